@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The keys of an export's file, as rows; the catalogue, a folder of such files; and the
+ * same files written.  What is written here is checked by the functions that check what
+ * is read, so whatever can be written reads back the same.
+ */
+#include "base/export-settings.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/settings.h"
+#include "base/text.h"
+
+#define SUFFIX ".conf"
+#define MAX_CONNECTIONS_DEFAULT 256u
+#define MAX_CONNECTIONS_MAX 65535u
+#define AUTO_SETTINGS __attribute__((cleanup(export_settings_clear))) struct export_settings
+
+static const struct export_settings defaults = {
+	.direct = true,
+	.memory = EXPORT_MEMORY_DEFAULT,
+	.max_connections = MAX_CONNECTIONS_DEFAULT,
+};
+
+/* --- what a value may be: used for reading and for writing ---------------- */
+
+static int check_length(const char *value, size_t max, struct failure *why)
+{
+	if (strlen(value) > max)
+		return fail_plain(why, EINVAL, "longer than %zu bytes", max);
+	return 0;
+}
+
+static int check_name(const char *value, struct failure *why)
+{
+	if (!*value)
+		return fail_plain(why, EINVAL, "the name is empty; Default=yes makes an export "
+		                  "answer to the empty name");
+	return check_length(value, EXPORT_NAME_MAX, why);
+}
+
+static int check_device(const char *value, struct failure *why)
+{
+	if (value[0] != '/')
+		return fail_plain(why, EINVAL, "not an absolute path");
+	return check_length(value, PATH_MAX - 1, why);
+}
+
+static int check_memory(uint64_t bytes, struct failure *why)
+{
+	char least[16];
+
+	format_size(EXPORT_MEMORY_MIN, least, sizeof least);
+	if (bytes < EXPORT_MEMORY_MIN)
+		return fail_plain(why, ERANGE, "less than %s, what one client may need", least);
+	return 0;
+}
+
+static int check_max_connections(uint32_t n, struct failure *why)
+{
+	if (n < 1 || n > MAX_CONNECTIONS_MAX)
+		return fail_plain(why, ERANGE, "not between 1 and %u", MAX_CONNECTIONS_MAX);
+	return 0;
+}
+
+/* --- reading -------------------------------------------------------------- */
+
+static int parse_name(const char *value, void *into, struct failure *why)
+{
+	int r = check_name(value, why);
+
+	return r < 0 ? r : setting_string(value, into, why);
+}
+
+static int parse_device(const char *value, void *into, struct failure *why)
+{
+	int r = check_device(value, why);
+
+	return r < 0 ? r : setting_string(value, into, why);
+}
+
+static int parse_description(const char *value, void *into, struct failure *why)
+{
+	int r = check_length(value, EXPORT_NAME_MAX, why);
+
+	return r < 0 ? r : setting_string(value, into, why);
+}
+
+static int parse_memory(const char *value, void *into, struct failure *why)
+{
+	int r = setting_size(value, into, why);
+
+	return r < 0 ? r : check_memory(*(uint64_t *) into, why);
+}
+
+static int parse_max_connections(const char *value, void *into, struct failure *why)
+{
+	int r = setting_u32(value, into, why);
+
+	return r < 0 ? r : check_max_connections(*(uint32_t *) into, why);
+}
+
+#define ROW(key, parse, member) \
+	{ "Export", key, parse, offsetof(struct export_settings, member) }
+
+static const struct setting keys[] = {
+	ROW("Name", parse_name, name),
+	ROW("Device", parse_device, device),
+	ROW("Description", parse_description, description),
+	ROW("ReadOnly", setting_bool, read_only),
+	ROW("Direct", setting_bool, direct),
+	ROW("Shared", setting_bool, shared),
+	ROW("Default", setting_bool, is_default),
+	ROW("Memory", parse_memory, memory),
+	ROW("MaxConnections", parse_max_connections, max_connections),
+};
+
+void export_settings_clear(struct export_settings *s)
+{
+	free(s->label);
+	free(s->name);
+	free(s->device);
+	free(s->description);
+	*s = (struct export_settings) { 0 };
+}
+
+int export_label_check(const char *label, struct failure *why)
+{
+	static const char legal[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				    "0123456789:-_.\\";
+	char shown[EXPORT_LABEL_MAX + 4];
+
+	if (*label && strlen(label) <= EXPORT_LABEL_MAX && label[0] != '.' &&
+	    label[strspn(label, legal)] == '\0')
+		return 0;
+	printable(span_of(label), EXPORT_LABEL_MAX, shown, sizeof shown);
+	return fail_plain(why, EINVAL, "\"%s\" cannot be an export's label: 1 to %u letters, "
+	                  "digits and :-_.\\, not starting with a dot", shown, EXPORT_LABEL_MAX);
+}
+
+static bool has_suffix(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= strlen(SUFFIX) && strcmp(name + len - strlen(SUFFIX), SUFFIX) == 0;
+}
+
+int export_label_of(const char *path, char **ret, struct failure *why)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	AUTO_FREE char *label = NULL;
+	int r;
+
+	if (!has_suffix(name))
+		return fail_plain(why, EINVAL, "%.300s: the file's name does not end in %s",
+		                  path, SUFFIX);
+	label = strndup(name, strlen(name) - strlen(SUFFIX));
+	if (!label)
+		return fail(why, ENOMEM, "cannot keep a label");
+	r = export_label_check(label, why);
+	if (r < 0)
+		return fail_while(why, "%.300s", path);
+	*ret = take_ptr(label);
+	return 0;
+}
+
+int export_settings_read(const char *path, struct export_settings *ret, struct failure *why)
+{
+	AUTO_SETTINGS s = defaults;
+	int r = export_label_of(path, &s.label, why);
+
+	if (r < 0)
+		return r;
+	r = settings_read(path, keys, ARRAY_LEN(keys), &s, why);
+	if (r < 0)
+		return r;
+	if (!s.device)
+		return fail_plain(why, EINVAL, "%.300s: Device= is missing", path);
+	if (!s.name)
+		s.name = strdup(s.label);
+	if (!s.description)
+		s.description = strdup("");
+	if (!s.name || !s.description)
+		return fail(why, ENOMEM, "%.300s", path);
+	*ret = s;
+	s = (struct export_settings) { 0 };
+	return 0;
+}
+
+/* --- the catalogue -------------------------------------------------------- */
+
+/* The files that were good so far. */
+struct catalogue {
+	const char *dir;
+	struct export_settings *exports;
+	size_t n;
+};
+
+static void clear_catalogue(struct catalogue *c)
+{
+	for (size_t i = 0; i < c->n; i++)
+		export_settings_clear(&c->exports[i]);
+	free(c->exports);
+	c->exports = NULL;
+	c->n = 0;
+}
+
+static int is_export_file(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.' && has_suffix(entry->d_name);
+}
+
+/* By label: with the suffix, "a-b.conf" would come before "a.conf". */
+static int by_label(const struct dirent **a, const struct dirent **b)
+{
+	size_t len_a = strlen((*a)->d_name) - strlen(SUFFIX);
+	size_t len_b = strlen((*b)->d_name) - strlen(SUFFIX);
+	int order = memcmp((*a)->d_name, (*b)->d_name, len_a < len_b ? len_a : len_b);
+
+	return order ? order : (len_a > len_b) - (len_a < len_b);
+}
+
+/* Two exports cannot answer to one name, nor two to the empty one. */
+static int check_unique(const struct catalogue *c, const struct export_settings *s,
+                        struct failure *why)
+{
+	char shown[68];
+
+	for (size_t i = 0; i < c->n; i++) {
+		const struct export_settings *other = &c->exports[i];
+
+		printable(span_of(s->name), 64, shown, sizeof shown);
+		if (strcmp(other->name, s->name) == 0)
+			return fail_plain(why, EEXIST, "%.180s/%s" SUFFIX ": the name %s is "
+			                  "that of %s" SUFFIX " already", c->dir, s->label,
+			                  shown, other->label);
+		if (other->is_default && s->is_default)
+			return fail_plain(why, EEXIST, "%.180s/%s" SUFFIX ": Default=yes "
+			                  "stands in %s" SUFFIX " already", c->dir, s->label,
+			                  other->label);
+	}
+	return 0;
+}
+
+static int add_export(struct catalogue *c, const char *path, struct failure *why)
+{
+	AUTO_SETTINGS s = { 0 };
+	struct export_settings *more;
+	int r = export_settings_read(path, &s, why);
+
+	if (r < 0)
+		return r;
+	r = check_unique(c, &s, why);
+	if (r < 0)
+		return r;
+	more = reallocarray(c->exports, c->n + 1, sizeof *more);
+	if (!more)
+		return fail(why, ENOMEM, "%.300s", path);
+	c->exports = more;
+	c->exports[c->n++] = s;
+	s = (struct export_settings) { 0 };
+	return 0;
+}
+
+int export_settings_read_folder(const char *dir, struct export_settings **ret, size_t *ret_n,
+                                void (*bad)(void *userdata, const char *path,
+                                            const struct failure *why),
+                                void *userdata, struct failure *why)
+{
+	__attribute__((cleanup(clear_catalogue))) struct catalogue c = { .dir = dir };
+	struct dirent **files;
+	int n_files = scandir(dir, &files, is_export_file, by_label);
+
+	if (n_files < 0)
+		return fail(why, errno, "cannot read the folder %.300s", dir);
+	for (int i = 0; i < n_files; i++) {
+		AUTO_FREE char *path = NULL;
+		struct failure here = { 0 };
+
+		if (asprintf(&path, "%s/%s", dir, files[i]->d_name) < 0) {
+			path = NULL;
+			(void) fail(&here, ENOMEM, "cannot read %s", files[i]->d_name);
+			bad(userdata, files[i]->d_name, &here);
+		} else if (add_export(&c, path, &here) < 0) {
+			bad(userdata, path, &here);
+		}
+		free(files[i]);
+	}
+	free(files);
+	*ret = take_ptr(c.exports);
+	*ret_n = c.n;
+	c.n = 0;
+	return 0;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+/* Whether a line can carry `value`, so that the reader gives back the same. */
+static int check_text(const char *key, const char *value, struct failure *why)
+{
+	size_t len = strlen(value);
+
+	for (size_t i = 0; i < len; i++) {
+		if ((uint8_t) value[i] < 0x20 || value[i] == 0x7f)
+			return fail_plain(why, EINVAL, "%s= cannot hold a %s", key,
+			                  value[i] == '\n' ? "newline" : "control character");
+	}
+	if (len > 0 && (value[0] == ' ' || value[len - 1] == ' '))
+		return fail_plain(why, EINVAL, "%s= cannot start or end with a space", key);
+	if (!is_utf8(span_of(value)))
+		return fail_plain(why, EINVAL, "%s= cannot hold what is not UTF-8", key);
+	return 0;
+}
+
+static int check_strings(const struct export_settings *s, struct failure *why)
+{
+	const struct {
+		const char *key;
+		const char *value;
+	} strings[] = {
+		{ "Name", s->name },
+		{ "Device", s->device },
+		{ "Description", s->description },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
+		int r = strings[i].value ? check_text(strings[i].key, strings[i].value, why) : 0;
+
+		if (r < 0)
+			return r;
+	}
+	if (s->name && check_name(s->name, why) < 0)
+		return fail_while(why, "Name=");
+	if (check_device(s->device ? s->device : "", why) < 0)
+		return fail_while(why, "Device=");
+	if (s->description && check_length(s->description, EXPORT_NAME_MAX, why) < 0)
+		return fail_while(why, "Description=");
+	return 0;
+}
+
+static int check_settings(const struct export_settings *s, struct failure *why)
+{
+	int r = export_label_check(s->label, why);
+
+	if (r < 0)
+		return r;
+	r = check_strings(s, why);
+	if (r < 0)
+		return r;
+	if (check_memory(s->memory, why) < 0)
+		return fail_while(why, "Memory=");
+	if (check_max_connections(s->max_connections, why) < 0)
+		return fail_while(why, "MaxConnections=");
+	return 0;
+}
+
+static void print_bool(FILE *out, const char *key, bool value, bool normally)
+{
+	if (value != normally)
+		(void) fprintf(out, "%s=%s\n", key, value ? "yes" : "no");
+}
+
+/* Errors stay in the stream, for fclose() to tell. */
+static void print_settings(FILE *out, const struct export_settings *s)
+{
+	(void) fprintf(out, "[Export]\n");
+	if (s->name && strcmp(s->name, s->label) != 0)
+		(void) fprintf(out, "Name=%s\n", s->name);
+	(void) fprintf(out, "Device=%s\n", s->device);
+	if (s->description && s->description[0])
+		(void) fprintf(out, "Description=%s\n", s->description);
+	print_bool(out, "ReadOnly", s->read_only, defaults.read_only);
+	print_bool(out, "Direct", s->direct, defaults.direct);
+	print_bool(out, "Shared", s->shared, defaults.shared);
+	print_bool(out, "Default", s->is_default, defaults.is_default);
+	if (s->memory != defaults.memory)
+		(void) fprintf(out, "Memory=%llu\n", (unsigned long long) s->memory);
+	if (s->max_connections != defaults.max_connections)
+		(void) fprintf(out, "MaxConnections=%u\n", s->max_connections);
+}
+
+/* Writes to `fd`, which stays the caller's, down to the disk.  -errno. */
+static int write_settings(int fd, const struct export_settings *s)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	FILE *out = copy < 0 ? NULL : fdopen(copy, "w");
+	bool failed;
+
+	if (!out) {
+		close_fd(&copy);
+		return -errno;
+	}
+	print_settings(out, s);
+	failed = ferror(out);
+	if (fclose(out) != 0)
+		return -errno;
+	if (failed)
+		return -EIO;
+	return fchmod(fd, 0644) < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+/* The hidden name keeps readers of the folder away until the file is whole. */
+int export_settings_write(const char *dir, const struct export_settings *s, struct failure *why)
+{
+	AUTO_FREE char *path = NULL, *hidden = NULL;
+	AUTO_FD fd = -1;
+	int r = check_settings(s, why);
+
+	if (r < 0)
+		return fail_while(why, "cannot write the settings of an export");
+	if (asprintf(&path, "%s/%s" SUFFIX, dir, s->label) < 0) {
+		path = NULL;
+		return fail(why, ENOMEM, "cannot write the settings of an export");
+	}
+	if (asprintf(&hidden, "%s/.%s.XXXXXX", dir, s->label) < 0) {
+		hidden = NULL;
+		return fail(why, ENOMEM, "cannot write %.300s", path);
+	}
+	fd = mkostemp(hidden, O_CLOEXEC);
+	if (fd < 0)
+		return fail(why, errno, "cannot write %.300s", path);
+	r = write_settings(fd, s);
+	if (r == 0 && rename(hidden, path) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void) unlink(hidden);
+		return fail(why, -r, "cannot write %.300s", path);
+	}
+	return 0;
+}

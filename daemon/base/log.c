@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writes log entries, each whole with one system call, so that threads and processes
+ * that share a stderr never mix their lines.
+ *
+ * Speaks the journal's native protocol itself (one datagram of FIELD=value lines): its
+ * socket is connected by log_start(), before any sandbox, and afterwards only written
+ * to.  A journal that does not take an entry gets it over stderr.
+ */
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/text.h"
+
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
+#define TEXT_SIZE 2048u         /* of one entry's text, as it comes */
+#define SUBJECT_SHOWN 128u      /* of a label or an address, in a field of its own */
+
+static const char *program;
+static atomic_int highest_level = LOG_INFO;
+static int journal = -1;        /* set once, by log_start(); there is no end to logging */
+
+/* Whether stderr is the journal's stream, as JOURNAL_STREAM=DEVICE:INODE says. */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat st;
+
+	if (!stream || sscanf(stream, "%llu:%llu", &device, &inode) != 2)
+		return false;
+	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+static int connect_journal(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = JOURNAL_SOCKET };
+	AUTO_FD fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *) &address, sizeof address) < 0)
+		return -1;
+	return take_fd(&fd);
+}
+
+void log_start(const char *program_name, int level)
+{
+	program = program_name;
+	log_set_level(level);
+	if (journal < 0 && stderr_is_journal())
+		journal = connect_journal();
+}
+
+void log_set_level(int level)
+{
+	atomic_store_explicit(&highest_level, level, memory_order_relaxed);
+}
+
+int log_level(void)
+{
+	return atomic_load_explicit(&highest_level, memory_order_relaxed);
+}
+
+static const char *level_prefix(int level)
+{
+	if (level <= LOG_ERR)
+		return "error: ";
+	if (level == LOG_WARNING)
+		return "warning: ";
+	return level == LOG_DEBUG ? "debug: " : "";
+}
+
+/* Appends to a text of `size`; what does not fit is cut off. */
+static void append(char *text, size_t size, const char *fmt, ...) PRINTF(3, 4);
+static void append(char *text, size_t size, const char *fmt, ...)
+{
+	size_t len = strlen(text);
+	va_list args;
+
+	va_start(args, fmt);
+	(void) vsnprintf(text + len, size - len, fmt, args);
+	va_end(args);
+}
+
+static void append_printable(char *text, size_t size, const char *raw, size_t max_shown)
+{
+	size_t len = strlen(text);
+
+	printable(span_of(raw), max_shown, text + len, size - len);
+}
+
+/* "client ADDRESS: text (reason)": what a person needs in both kinds of log. */
+static void append_sentence(char *line, size_t size, const struct subject *about,
+                            const char *text)
+{
+	if (about->client) {
+		append(line, size, "client ");
+		append_printable(line, size, about->client, SUBJECT_SHOWN);
+		append(line, size, ": ");
+	}
+	append_printable(line, size, text, TEXT_SIZE);
+	if (about->reason) {
+		append(line, size, " (");
+		append_printable(line, size, about->reason, SUBJECT_SHOWN);
+		append(line, size, ")");
+	}
+}
+
+static void append_field(char *entry, size_t size, const char *field, const char *value)
+{
+	if (!value)
+		return;
+	append(entry, size, "%s=", field);
+	append_printable(entry, size, value, SUBJECT_SHOWN);
+	append(entry, size, "\n");
+}
+
+/* No value holds a newline, so every field has the simple form.  MESSAGE, the one that
+ * may be long, comes last. */
+static bool to_journal(int level, const struct subject *about, const char *name,
+                       const char *text)
+{
+	char entry[2 * TEXT_SIZE] = "";
+
+	append(entry, sizeof entry, "PRIORITY=%d\n", level);
+	append_field(entry, sizeof entry, "SYSLOG_IDENTIFIER", name);
+	append_field(entry, sizeof entry, "EXPORT", about->export_label);
+	append_field(entry, sizeof entry, "CLIENT", about->client);
+	append_field(entry, sizeof entry, "REASON", about->reason);
+	append(entry, sizeof entry, "MESSAGE=");
+	if (about->export_label) {
+		append(entry, sizeof entry, "export ");
+		append_printable(entry, sizeof entry, about->export_label, SUBJECT_SHOWN);
+		append(entry, sizeof entry, ": ");
+	}
+	append_sentence(entry, sizeof entry - 1, about, text);
+	append(entry, sizeof entry, "\n");
+	return send(journal, entry, strlen(entry), MSG_NOSIGNAL) >= 0;
+}
+
+static void to_stderr(int level, const struct subject *about, const char *name,
+                      const char *text)
+{
+	char line[2 * TEXT_SIZE] = "";
+
+	append(line, sizeof line, "%s", name);
+	if (about->export_label) {
+		append(line, sizeof line, "[");
+		append_printable(line, sizeof line, about->export_label, SUBJECT_SHOWN);
+		append(line, sizeof line, "]");
+	}
+	append(line, sizeof line, ": %s", level_prefix(level));
+	append_sentence(line, sizeof line - 1, about, text);
+	append(line, sizeof line, "\n");
+	if (write(STDERR_FILENO, line, strlen(line)) < 0)
+		return;                         /* nowhere is left to tell it */
+}
+
+void log_about(int level, const struct subject *about, const char *fmt, ...)
+{
+	static const struct subject nobody;
+	const char *name = program ? program : program_invocation_short_name;
+	char text[TEXT_SIZE];
+	int saved = errno;
+	va_list args;
+
+	if (level > log_level())
+		return;
+	va_start(args, fmt);
+	(void) vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	if (!about)
+		about = &nobody;
+	if (journal < 0 || !to_journal(level, about, name, text))
+		to_stderr(level, about, name, text);
+	errno = saved;
+}

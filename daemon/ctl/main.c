@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * nbdctl: a table of verbs, one row and one function each.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/attr.h"
+#include "base/log.h"
+#include "ctl/verbs.h"
+
+static const struct verb {
+	const char *name;
+	const char *help;
+	int (*run)(int argc, char **argv);
+} verbs[] = {
+	{ "serve", "serve disks over NBD in the foreground, without any setup", verb_serve },
+};
+
+static int print_help(void)
+{
+	(void) printf("Usage: nbdctl VERB [ARGUMENT...]\n"
+	              "\n"
+	              "Serve disks and files over the network block device protocol (NBD).\n"
+	              "\n"
+	              "Verbs:\n");
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		(void) printf("  %-10s %s\n", verbs[i].name, verbs[i].help);
+	(void) printf("\n"
+	              "  --help     show this text; after a verb, all about that verb\n"
+	              "  --version  show the version\n"
+	              "\n"
+	              "To try it:\n"
+	              "  truncate -s 1G disk.img\n"
+	              "  nbdctl serve disk.img\n");
+	return 0;
+}
+
+static int print_version(void)
+{
+	(void) printf("nbdctl (nbd-export) " VERSION "\n");
+	return 0;
+}
+
+/* Descriptors 0 to 2 must not become sockets that somebody then writes messages to. */
+static void fill_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close_fd(&fd);
+}
+
+int main(int argc, char **argv)
+{
+	const char *word = argc > 1 ? argv[1] : NULL;
+
+	fill_standard_fds();
+	log_start("nbdctl", LOG_INFO);
+	if (!word) {
+		log_error("which verb? (nbdctl --help lists them)");
+		return EXIT_USAGE;
+	}
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
+		return print_help();
+	if (strcmp(word, "--version") == 0)
+		return print_version();
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(word, verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	log_error("there is no verb \"%s\" (nbdctl --help lists them)", word);
+	return EXIT_USAGE;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The command line of `nbdctl serve`: a table with one row and one function per option.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/failure.h"
+
+/* Every string is borrowed from argv. */
+struct serve_options {
+	char **paths;                   /* [NAME=]PATH, as given */
+	size_t n_paths;
+	const char *config;             /* a folder; NULL with paths */
+	const char **listen;            /* ADDRESS:PORT */
+	size_t n_listen;
+	const char **unix_paths;
+	size_t n_unix;
+	const char *description;        /* "" if not given */
+	bool read_only;
+	bool direct;
+	bool shared;
+	uint64_t memory;                /* bytes */
+	uint32_t max_connections;
+	bool insecure_listen;
+	bool debug;
+	bool help;
+};
+
+/* -EINVAL and a sentence for a command line that is not right.  argv[0] is the verb. */
+int serve_options_parse(int argc, char **argv, struct serve_options *ret, struct failure *why);
+void serve_options_clear(struct serve_options *o);
+
+/* Prints the options' lines of --help. */
+void serve_options_print(void);

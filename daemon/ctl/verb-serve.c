@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * nbdctl serve: exports disks without systemd, root or configuration.
+ */
+#include "ctl/verbs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "ctl/export-list.h"
+#include "ctl/runtime.h"
+#include "ctl/serve-options.h"
+#include "ctl/supervisor.h"
+
+static void print_help(void)
+{
+	(void) printf(
+"Usage: nbdctl serve [OPTION...] [NAME=]PATH...\n"
+"       nbdctl serve [OPTION...] --config DIR\n"
+"\n"
+"Serve disks over NBD, in the foreground, until Ctrl-C.  Each PATH, a block\n"
+"device or a file with a disk's contents, becomes an export called NAME, or like\n"
+"the last part of PATH.  A single export is also found under the empty name.\n"
+"Either all of them are served or none.  Once clients can connect, one line for\n"
+"each export and socket says where:  serving NAME at URI\n"
+"\n");
+	serve_options_print();
+	(void) printf(
+"\n"
+"Examples:\n"
+"  nbdctl serve disk.img\n"
+"        on a private unix socket; the URI that it prints works with\n"
+"        nbdinfo 'nbd+unix:///disk.img?socket=...' and other clients\n"
+"  nbdctl serve --listen 127.0.0.1:10809 web=/dev/vg0/web db=/dev/vg0/db\n"
+"        then: qemu-img convert -p nbd://127.0.0.1:10809/web web.qcow2\n"
+"  nbdctl serve --read-only --shared --unix /run/backup.sock /dev/vda\n"
+"        lets a backup program read a disk that is in use here\n"
+"\n"
+"Ctrl-C or SIGTERM lets no new client in, finishes and flushes what is in flight,\n"
+"and leaves no process or socket behind.  A second Ctrl-C tells what is awaited;\n"
+"a third one kills it.\n"
+"\n"
+"Exit status: 0 after such a stop; 1 if something could not be served or finished;\n"
+"2 for a wrong command line.\n");
+}
+
+/* What is wrong with the words given is usage; what the system refuses is not. */
+static int exit_code_of(const struct failure *why)
+{
+	return why->code == EINVAL || why->code == EEXIST ? EXIT_USAGE : 1;
+}
+
+static size_t longest_label(const struct export_list *list)
+{
+	size_t longest = 0;
+
+	for (size_t i = 0; i < list->n; i++)
+		if (strlen(list->items[i].label) > longest)
+			longest = strlen(list->items[i].label);
+	return longest;
+}
+
+/* The private folder lives as long as this function. */
+static int serve_list(const struct serve_options *o, const struct export_list *list)
+{
+	struct failure why = { 0 };
+	struct runtime rt;
+	int code;
+
+	stopping_block_signals();
+	if (runtime_make(longest_label(list), &rt, &why) < 0) {
+		log_error("%s", why.text);
+		return 1;
+	}
+	code = supervise(o, &rt, list);
+	runtime_remove(&rt);
+	return code;
+}
+
+static int serve_paths(const struct serve_options *o)
+{
+	struct failure why = { 0 };
+	struct export_list list;
+	int code;
+
+	if (export_list_from_paths(o, &list, &why) < 0) {
+		log_error("%s", why.text);
+		return exit_code_of(&why);
+	}
+	code = serve_list(o, &list);
+	export_list_clear(&list);
+	return code;
+}
+
+static int serve_folder(const struct serve_options *o)
+{
+	struct failure why = { 0 };
+	struct export_list list;
+	int code = 1;
+
+	if (export_list_from_folder(o->config, &list, &why) < 0) {
+		log_error("%s", why.text);
+		return 1;
+	}
+	if (list.n == 0)
+		log_error("nothing is served: the folder %s has no good LABEL.conf", o->config);
+	else
+		code = serve_list(o, &list);
+	export_list_clear(&list);
+	return code;
+}
+
+int verb_serve(int argc, char **argv)
+{
+	struct failure why = { 0 };
+	struct serve_options o;
+	int code = 0;
+
+	if (serve_options_parse(argc, argv, &o, &why) < 0) {
+		log_error("%s (nbdctl serve --help tells more)", why.text);
+		return EXIT_USAGE;
+	}
+	if (o.debug)
+		log_set_level(LOG_DEBUG);
+	if (o.help)
+		print_help();
+	else
+		code = o.config ? serve_folder(&o) : serve_paths(&o);
+	serve_options_clear(&o);
+	return code;
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "export/admit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/fdpass.h"
+#include "base/log.h"
+#include "base/text.h"
+
+#define USEC_PER_SEC 1000000ull
+#define PREFERRED_BLOCK_LEAST 4096u
+
+/* What an expired token is remembered for: a hand-off that comes too late gets a word. */
+#define REMEMBER_SECONDS 60u
+
+static uint16_t flags_of(const struct export *export)
+{
+	unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
+	                 NBD_FLAG_SEND_CACHE;
+
+	if (export->settings->max_connections > 1)
+		flags |= NBD_FLAG_CAN_MULTI_CONN;
+	if (export->device.rotational)
+		flags |= NBD_FLAG_ROTATIONAL;
+	if (export->device.read_only)
+		flags |= NBD_FLAG_READ_ONLY;
+	else
+		flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+	return (uint16_t) flags;
+}
+
+/* A power of two, at least 4096, that suits the medium. */
+static uint32_t preferred_block(const struct device *dev)
+{
+	uint32_t size = PREFERRED_BLOCK_LEAST;
+
+	while (size < dev->sector || (size < dev->physical_block && size < 65536))
+		size *= 2;
+	return size;
+}
+
+static struct channel_offer make_offer(const struct export *export)
+{
+	return (struct channel_offer) {
+		.number = 1,
+		.size = export->device.size,
+		.flags = flags_of(export),
+		.minimum_block = export->device.sector,
+		.preferred_block = preferred_block(&export->device),
+		.maximum_payload = NBD_MAX_PAYLOAD,
+	};
+}
+
+static bool refuse(struct link *link, uint32_t request, enum reason reason, const char *sentence)
+{
+	struct channel_record r = { .type = CHANNEL_REFUSED };
+
+	r.refused.request = request;
+	r.refused.reason = reason;
+	r.refused.sentence = span_of(sentence);
+	return link_send(link, &r);
+}
+
+static void free_reservation(struct reservation *r)
+{
+	sd_event_source_disable_unref(r->timer);
+	if (r->conn) {
+		r->link->admission->n_slots--;
+		conn_free(r->conn);
+	}
+	free(r);
+}
+
+static void drop_reservation(struct reservation **at)
+{
+	struct reservation *r = *at;
+
+	*at = r->next;
+	free_reservation(r);
+}
+
+void admit_forget(struct link *link)
+{
+	while (link->reservations)
+		drop_reservation(&link->reservations);
+}
+
+static struct reservation **find_reservation(struct link *link, uint64_t token)
+{
+	struct reservation **at = &link->reservations;
+
+	while (*at && (*at)->token != token)
+		at = &(*at)->next;
+	return at;
+}
+
+/* First its slot becomes free; later it is forgotten. */
+static int on_expiry(sd_event_source *source, uint64_t now, void *userdata)
+{
+	struct reservation *r = userdata;
+	struct reservation **at = find_reservation(r->link, r->token);
+
+	if (r->expired) {
+		drop_reservation(at);
+		return 0;
+	}
+	r->expired = true;
+	r->link->admission->n_slots--;
+	conn_free(r->conn);
+	r->conn = NULL;
+	(void) sd_event_source_set_time(source, now + REMEMBER_SECONDS * USEC_PER_SEC);
+	(void) sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+static uint16_t flags_for(const struct export *export, const struct channel_reserve *reserve)
+{
+	unsigned flags = flags_of(export);
+
+	if (reserve->mode >= NBD_MODE_STRUCTURED)
+		flags |= NBD_FLAG_SEND_DF;
+	if (reserve->mode == NBD_MODE_EXTENDED && reserve->n_contexts)
+		flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
+	if (!(reserve->rights & CHANNEL_RIGHT_WRITE)) {
+		flags |= NBD_FLAG_READ_ONLY;
+		flags &= ~(NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO);
+	}
+	return (uint16_t) flags;
+}
+
+/* A connection without a socket yet: what was agreed is pinned here. */
+static struct conn *make_conn(struct admission *a, const struct channel_reserve *reserve)
+{
+	struct conn *conn = conn_new(a->export, -1);
+
+	if (!conn)
+		return NULL;
+	conn->id = ++a->n_connections;
+	conn->mode = (enum nbd_mode) reserve->mode;
+	conn->size = a->offer.size;
+	conn->flags = flags_for(a->export, reserve);
+	conn->n_contexts = reserve->n_contexts;
+	if (reserve->n_contexts) {
+		conn->contexts = malloc(reserve->n_contexts * sizeof *conn->contexts);
+		if (!conn->contexts) {
+			conn_free(conn);
+			return NULL;
+		}
+		memcpy(conn->contexts, reserve->contexts, reserve->n_contexts * sizeof *conn->contexts);
+	}
+	printable(reserve->peer, sizeof conn->peer - 4, conn->peer, sizeof conn->peer);
+	return conn;
+}
+
+static struct reservation *make_reservation(struct link *link, const struct channel_reserve *reserve)
+{
+	struct admission *a = link->admission;
+	struct reservation *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->link = link;
+	r->request = reserve->request;
+	r->conn = make_conn(a, reserve);
+	if (r->conn)
+		a->n_slots++;
+	if (!r->conn || getrandom(&r->token, sizeof r->token, 0) != sizeof r->token ||
+	    sd_event_add_time_relative(a->event, &r->timer, CLOCK_MONOTONIC,
+	                               CHANNEL_TOKEN_SECONDS * USEC_PER_SEC, 0, on_expiry, r) < 0) {
+		free_reservation(r);
+		return NULL;
+	}
+	r->next = link->reservations;
+	link->reservations = r;
+	return r;
+}
+
+static bool all_offered(const struct channel_reserve *reserve)
+{
+	for (unsigned i = 0; i < reserve->n_contexts; i++)
+		if (reserve->contexts[i] > NBD_CONTEXT_ID_ALLOCATION_DEPTH)
+			return false;
+	return true;
+}
+
+bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
+{
+	struct channel_record answer = { .type = CHANNEL_GRANTED };
+	struct admission *a = link->admission;
+	struct reservation *r;
+
+	if (a->draining)
+		return refuse(link, reserve->request, REASON_SHUTDOWN, "the export is being stopped");
+	if (reserve->offer != a->offer.number || !all_offered(reserve))
+		return refuse(link, reserve->request, REASON_OFFER_STALE,
+		              "the export has changed since it was offered");
+	if (!(reserve->rights & CHANNEL_RIGHT_READ))
+		return refuse(link, reserve->request, REASON_PROTOCOL, "without the right to read");
+	if (a->n_slots >= a->export->settings->max_connections)
+		return refuse(link, reserve->request, REASON_NO_SLOT,
+		              "all connections of this export are in use (MaxConnections=)");
+	r = make_reservation(link, reserve);
+	if (!r)
+		return refuse(link, reserve->request, REASON_LIMIT, "the export is out of memory");
+
+	answer.granted = (struct channel_granted) {
+		.request = reserve->request, .token = r->token, .connection = r->conn->id,
+		.size = r->conn->size, .flags = r->conn->flags,
+	};
+	return link_send(link, &answer);
+}
+
+/* A connected stream socket of a kind that clients come by, or a sentence. */
+static const char *socket_fault(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof peer;
+	int domain, type, size = sizeof(int);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, (socklen_t *) &size) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, (socklen_t *) &size) < 0)
+		return "what was handed over is not a socket";
+	if (type != SOCK_STREAM || (domain != AF_UNIX && domain != AF_INET && domain != AF_INET6 &&
+	                            domain != AF_VSOCK))
+		return "what was handed over is not a stream socket of a kind that clients have";
+	/* A client that left meanwhile is no fault: its end comes with the first receive. */
+	if (getpeername(fd, (struct sockaddr *) &peer, &len) < 0 && errno != ENOTCONN)
+		return "the socket that was handed over has no peer";
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &type, (socklen_t *) &size) == 0 && type)
+		return "the socket that was handed over is a listening one";
+	return NULL;
+}
+
+/* io_uring waits by itself on a blocking socket; on others it would report EAGAIN. */
+static int make_blocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 ? -errno : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static void let_in(struct reservation *r, struct admitted *who, int *fd)
+{
+	struct admission *a = r->link->admission;
+	struct conn *conn = take_ptr(r->conn);
+
+	who->connection = conn->id;
+	(void) memcpy(who->peer, conn->peer, sizeof conn->peer);
+	who->next = a->admitted;
+	a->admitted = who;
+	conn->admitted = who;
+	conn->fd = take_fd(fd);
+	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer, NULL },
+	          "connection %" PRIu64 " begins (%s)", conn->id,
+	          (const char *[]) { "simple", "structured", "extended" }[conn->mode]);
+	conn_arrive(conn);
+}
+
+bool admit_hand_off(struct link *link, uint64_t token, int *fd)
+{
+	struct reservation **at = find_reservation(link, token), *r = *at;
+	const char *fault = socket_fault(*fd);
+	struct admitted *who;
+
+	if (!r) {
+		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label, NULL,
+		          reason_word(REASON_TOKEN_UNKNOWN) }, "a hand-off with a token that was not "
+		          "given out: the client is closed");
+		return true;
+	}
+	if (r->expired) {
+		uint32_t request = r->request;
+
+		drop_reservation(at);
+		return refuse(link, request, REASON_TOKEN_UNKNOWN, "the hand-off came too late");
+	}
+	who = calloc(1, sizeof *who);
+	if (fault || !who || make_blocking(*fd) < 0) {
+		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label,
+		          r->conn->peer, reason_word(REASON_PROTOCOL) }, "%s",
+		          fault ? fault : "out of memory");
+		free(who);
+	} else {
+		let_in(r, who, fd);
+	}
+	drop_reservation(at);
+	return true;
+}
+
+bool admit_abandon(struct link *link, uint64_t token)
+{
+	struct reservation **at = find_reservation(link, token);
+
+	if (*at)
+		drop_reservation(at);
+	return true;
+}
+
+static void log_end(const struct admission *a, const struct conn *conn)
+{
+	const struct conn_stats *stats = &conn->stats;
+	char read[32], written[32];
+
+	format_size(stats->bytes_read, read, sizeof read);
+	format_size(stats->bytes_written, written, sizeof written);
+	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer,
+	          reason_word(conn->reason) }, "connection %" PRIu64 " ends: %" PRIu64 " requests, "
+	          "%s read, %s written, %" PRIu64 " errors", conn->id, stats->n_requests, read, written,
+	          stats->n_errors);
+}
+
+void admit_gone(struct admission *a, struct conn *conn)
+{
+	struct channel_record r = { .type = CHANNEL_GONE };
+	struct admitted **at = &a->admitted, *who = conn->admitted;
+	struct link *next;
+
+	log_end(a, conn);
+	while (*at != who)
+		at = &(*at)->next;
+	*at = who->next;
+	free(who);
+	a->n_slots--;
+
+	r.gone.connection = conn->id;
+	r.gone.reason = conn->reason;
+	conn_free(conn);
+	for (struct link *link = a->links; link; link = next) {
+		next = link->next;
+		if (!link_send(link, &r))
+			link_close(link, "it does not read what it is told");
+	}
+}
+
+static int on_connection(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct admission *a = userdata;
+	int r;
+
+	(void) fd;
+	(void) events;
+	r = link_accept(a);
+	if (r < 0) {
+		/* Out of descriptors or memory: those who wait find no one; do not spin on them. */
+		log_error("cannot accept a negotiator's connection: %s", strerror(-r));
+		(void) sd_event_source_set_ratelimit(source, USEC_PER_SEC, 10);
+	}
+	return 0;
+}
+
+int admit_start(struct admission *a, struct export *export, sd_event *event, int listener,
+                struct failure *why)
+{
+	int r;
+
+	*a = (struct admission) { .export = export, .event = event, .listener = listener };
+	a->offer = make_offer(export);
+	r = sd_event_add_io(event, &a->source, listener, EPOLLIN, on_connection, a);
+	return r < 0 ? fail(why, -r, "cannot watch the channel's socket") : 0;
+}
+
+void admit_drain(struct admission *a)
+{
+	a->draining = true;
+}
+
+void admit_stop(struct admission *a)
+{
+	while (a->links)
+		link_close(a->links, NULL);
+	a->source = sd_event_source_disable_unref(a->source);
+	close_fd(&a->listener);
+}
+
+void admit_failed(int listener, const char *sentence)
+{
+	struct channel_record r = { .type = CHANNEL_FAILED };
+	uint8_t buf[CHANNEL_RECORD_MAX];
+	struct emit out = emit_into(buf, sizeof buf);
+
+	r.refused.reason = REASON_START_FAILED;
+	r.refused.sentence = span_of(sentence);
+	emit_channel_record(&out, &r);
+	for (;;) {
+		AUTO_FD fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0)
+			return;
+		(void) send_record(fd, buf, out.len, -1);
+	}
+}

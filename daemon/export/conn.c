@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "export/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "export/read.h"
+#include "export/send.h"
+
+struct conn *conn_new(struct export *export, int fd)
+{
+	struct conn *conn = calloc(1, sizeof *conn);
+
+	if (!conn)
+		return NULL;
+	conn->export = export;
+	conn->fd = fd;
+	conn->out_end = &conn->out;
+	conn->starved_end = &conn->starved;
+	return conn;
+}
+
+void conn_free(struct conn *conn)
+{
+	close_fd(&conn->fd);
+	free(conn->contexts);
+	free(conn->filter);
+	free(conn);
+}
+
+void conn_unsettle(struct conn *conn)
+{
+	if (conn->is_unsettled)
+		return;
+	conn->is_unsettled = true;
+	conn->next_unsettled = conn->export->unsettled;
+	conn->export->unsettled = conn;
+}
+
+static void on_arrival(struct letter *letter)
+{
+	struct conn *conn = container_of(letter, struct conn, letter);
+	struct export *export = conn->export;
+
+	conn->next = export->conns;
+	if (conn->next)
+		conn->next->prev = conn;
+	export->conns = conn;
+	export->n_conns++;
+	memory_admit(&export->memory, &conn->holder);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+	if (export->draining)
+		conn_end(conn, REASON_SHUTDOWN);
+	conn_unsettle(conn);
+}
+
+void conn_arrive(struct conn *conn)
+{
+	conn->letter.open = on_arrival;
+	mailbox_post(&conn->export->ring.mail, &conn->letter);
+}
+
+static void on_departure(struct letter *letter)
+{
+	struct conn *conn = container_of(letter, struct conn, letter);
+
+	conn->export->on_gone(conn->export, conn);
+}
+
+static void unstarve(struct conn *conn)
+{
+	struct export *export = conn->export;
+	struct conn **at;
+
+	if (!conn->is_starved)
+		return;
+	for (at = &export->starved; *at != conn; at = &(*at)->next_starved)
+		;
+	*at = conn->next_starved;
+	if (!*at)
+		export->starved_end = at;
+	conn->is_starved = false;
+}
+
+/* Nothing of it is in flight: it leaves the ring for good. */
+static void depart(struct conn *conn)
+{
+	struct export *export = conn->export;
+
+	assert(!conn->is_unsettled && !conn->is_starved && conn->n_slots == 0);
+	if (conn->prev)
+		conn->prev->next = conn->next;
+	else
+		export->conns = conn->next;
+	if (conn->next)
+		conn->next->prev = conn->prev;
+	export->n_conns--;
+	memory_dismiss(&export->memory, &conn->holder);
+	conn->letter.open = on_departure;
+	mailbox_post(&export->mail, &conn->letter);
+}
+
+void conn_end(struct conn *conn, enum reason reason)
+{
+	if (conn->ending || conn->dead)
+		return;
+	conn->ending = true;
+	conn->reason = reason;
+	conn_unsettle(conn);
+}
+
+void conn_kill(struct conn *conn, enum reason reason)
+{
+	if (conn->dead)
+		return;
+	conn->dead = true;
+	if (!conn->ending)
+		conn->reason = reason;
+	(void) shutdown(conn->fd, SHUT_RDWR);
+	conn_unsettle(conn);
+}
+
+struct slot *conn_take_slot(struct conn *conn)
+{
+	struct export *export = conn->export;
+	struct slot *slot = slot_new(&export->slots, conn);
+
+	assert(conn->n_slots < CONN_MAX_SLOTS);
+	if (!slot)
+		return NULL;
+	conn->stats.n_requests++;
+	if (conn->n_slots++ == 0) {
+		memory_set_busy(&export->memory, ++export->n_busy);
+		export_watch(export);
+	}
+	return slot;
+}
+
+void conn_give_slot(struct slot *slot)
+{
+	struct conn *conn = slot->conn;
+	struct export *export = conn->export;
+
+	slot_free(&export->slots, slot);
+	if (--conn->n_slots == 0)
+		memory_set_busy(&export->memory, --export->n_busy);
+	conn_unsettle(conn);
+}
+
+void slot_fail(struct slot *slot, int code, const char *sentence)
+{
+	if (slot->error)
+		return;
+	slot->error = nbd_error_of(code);
+	slot->sentence = sentence;
+}
+
+void slot_answer(struct slot *slot, enum nbd_error error, const char *sentence)
+{
+	struct conn *conn = slot->conn;
+	struct out *out = &slot->final;
+
+	if (error)
+		conn->stats.n_errors++;
+	if (conn->mode == NBD_MODE_SIMPLE || (!error && conn->mode == NBD_MODE_STRUCTURED &&
+	                                      slot->req.type != NBD_CMD_READ)) {
+		out->header_len = (uint8_t) put_simple_reply(out->header, slot->req.cookie, error);
+	} else if (error) {
+		out->header_len = (uint8_t) put_error(out->header, conn->mode, &slot->req, error,
+		                                      sentence ? (uint16_t) strlen(sentence) : 0);
+		out->body = (const uint8_t *) sentence;
+		out->body_len = sentence ? (uint32_t) strlen(sentence) : 0;
+	} else {
+		out->header_len = (uint8_t) put_chunk(out->header, conn->mode, &slot->req,
+		                                      NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0);
+	}
+	out->last = slot;
+	conn_queue(conn, out);
+}
+
+/* Once in the list of those who wait for memory, behind all others. */
+static void join_starved(struct conn *conn)
+{
+	struct export *export = conn->export;
+
+	if (conn->is_starved)
+		return;
+	conn->is_starved = true;
+	conn->next_starved = NULL;
+	*export->starved_end = conn;
+	export->starved_end = &conn->next_starved;
+	export_watch(export);
+}
+
+void conn_await_reload(struct conn *conn, struct piece *piece)
+{
+	conn->reload = piece;
+	join_starved(conn);
+}
+
+void conn_starve(struct slot *slot, bool (*resume)(struct slot *slot))
+{
+	struct conn *conn = slot->conn;
+
+	if (!slot->starved) {
+		slot->starved = true;
+		slot->next = NULL;
+		*conn->starved_end = slot;
+		conn->starved_end = &slot->next;
+	}
+	slot->resume = resume;
+	join_starved(conn);
+}
+
+static void pop_starved(struct conn *conn)
+{
+	struct slot *slot = conn->starved;
+
+	conn->starved = slot->next;
+	if (!conn->starved)
+		conn->starved_end = &conn->starved;
+	slot->starved = false;
+}
+
+/* What the connection wants first.  One whose replies were evicted gets nothing new. */
+static bool serve_one(struct conn *conn)
+{
+	struct slot *slot = conn->starved;
+
+	if (conn->reload) {
+		if (!read_again_now(conn->reload))
+			return false;
+		conn->reload = NULL;
+		return true;
+	}
+	if (!slot || conn->n_evicted || !slot->resume(slot))
+		return false;
+	pop_starved(conn);
+	return true;
+}
+
+/*
+ * Gives memory that came back to who waits for it, connection by connection, a request
+ * each.  One that needs much at once (a whole reply) and cannot have it yet closes the
+ * shared part to those behind it, so that it is not starved by what is small; they have floors.
+ */
+static void serve_starved(struct export *export)
+{
+	struct conn *conn = export->starved, *next;
+
+	export->memory.closed = false;
+	for (; conn; conn = next) {
+		next = conn->next_starved;
+		if (!serve_one(conn))
+			continue;
+		unstarve(conn);
+		if (conn->starved)
+			join_starved(conn);
+		conn_unsettle(conn);
+	}
+}
+
+/* Requests that wait for memory will not get any; those with pieces under way end with them. */
+static void drop_starved(struct conn *conn)
+{
+	if (conn->is_starved)
+		conn->export->memory.released = true;   /* those behind it look again */
+	if (conn->reload)
+		conn->reloading = false;
+	conn->reload = NULL;
+	while (conn->starved) {
+		struct slot *slot = conn->starved;
+
+		pop_starved(conn);
+		if (slot->n_io == 0 && !slot->receiving)
+			slot_answer(slot, NBD_EIO, NULL);
+	}
+	unstarve(conn);
+}
+
+static void settle_dead(struct conn *conn)
+{
+	bool quiet;
+
+	drop_starved(conn);
+	quiet = conn_stop_sending(conn);
+	if (!conn_stop_receiving(conn) || !quiet)
+		return;
+	if (conn->n_slots == 0 && !conn->is_unsettled)
+		depart(conn);
+}
+
+static bool all_said(const struct conn *conn)
+{
+	return conn->ending && conn->n_slots == 0 && !conn->out && !conn->send_op.in_flight &&
+	       !conn->pending;
+}
+
+static void settle(struct conn *conn)
+{
+	if (!conn->dead) {
+		conn_receive(conn);
+		conn_send(conn);
+		if (conn->export->draining && !conn->ending)
+			conn_end(conn, REASON_SHUTDOWN);
+		if (all_said(conn))
+			conn_kill(conn, conn->reason);
+	}
+	if (conn->dead)
+		settle_dead(conn);
+}
+
+void conns_settle(struct export *export)
+{
+	while (export->unsettled || (export->memory.released && export->starved)) {
+		struct conn *conn = export->unsettled;
+
+		if (conn) {
+			export->unsettled = conn->next_unsettled;
+			conn->is_unsettled = false;
+			settle(conn);
+		} else {
+			export->memory.released = false;
+			serve_starved(export);
+		}
+	}
+	export->memory.released = false;
+	if (!export->starved)
+		export->memory.closed = false;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One client in the transmission phase.
+ *
+ * It belongs to one ring from admission to the end.  What it has in flight is bounded by
+ * CONN_MAX_SLOTS; when that is reached, when memory is short or when the client does not read
+ * its replies, nothing more is read from it.  It ends in order (NBD_CMD_DISC, end of
+ * file, drain: what is in flight is answered first) or at once (protocol broken, reset), and is
+ * freed when no operation of it is left.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "export/export.h"
+#include "wire/reason.h"
+
+#define CONN_MAX_SLOTS 128u
+#define CONN_STALL_SECONDS 30           /* without progress, while others wait for memory */
+#define CONN_EVICT_MS 500               /* until unread replies give their memory up */
+#define CONN_DRAIN_SECONDS 10           /* for a client to take its last replies */
+
+/* What is being received. */
+enum receiving {
+	RECEIVING_HEADER,
+	RECEIVING_WRITE,                /* payload of conn->writing */
+	RECEIVING_FILTER,               /* the payload of a BLOCK_STATUS */
+	RECEIVING_DISCARD,              /* payload that nobody wants */
+};
+
+struct conn_stats {
+	uint64_t n_requests, n_errors;
+	uint64_t bytes_read, bytes_written;
+};
+
+struct conn {
+	struct export *export;
+	struct conn *next, *prev;       /* export->conns */
+	struct conn *next_unsettled, *next_starved;
+	bool is_unsettled, is_starved;
+
+	int fd;                         /* the client's socket; ours, blocking */
+	uint64_t id;                    /* the number in both processes' logs */
+	enum nbd_mode mode;
+	uint64_t size;                  /* as the client was told */
+	uint16_t flags;
+	uint16_t n_contexts;
+	uint32_t *contexts;             /* identifiers; ours */
+	char peer[64];
+	struct letter letter;           /* arriving, and leaving */
+	void *admitted;                 /* the main thread's: see admit.c */
+
+	struct holder holder;
+	unsigned n_slots;
+	struct slot *starved, **starved_end;    /* slots that wait for memory */
+
+	/* Receiving: see receive.c */
+	struct op recv_op;
+	enum receiving receiving;
+	struct slot *writing;           /* the WRITE, or BLOCK_STATUS, whose payload comes next */
+	struct piece *filling;          /* its piece; NULL while it waits for memory */
+	uint64_t payload_left;          /* bytes of payload still to come */
+	uint16_t buffer_id;             /* the receive buffer with bytes not yet looked at */
+	uint8_t *pending;               /* those bytes; NULL for none */
+	uint32_t pending_len;
+	uint8_t gathered_len;
+	uint8_t *filter;                /* a BLOCK_STATUS payload; ours, while receiving it */
+	uint8_t gathered[NBD_EXTENDED_REQUEST_SIZE];    /* a header that came in parts */
+	bool receive_blocked;           /* on slots or memory: look again when they are there */
+
+	/* Sending: see send.c */
+	struct op send_op;
+	struct out *out, **out_end;
+	bool evicting, reloading;
+	unsigned n_evicted;             /* pieces in the queue whose buffers were given up */
+	struct piece *reload;           /* the first of them, while it waits for memory */
+
+	bool ending;                    /* in order: no more requests are read */
+	bool dead;                      /* at once: nothing is sent or started any more */
+	enum reason reason;
+	struct timespec progress;       /* the last time the client took or gave a byte */
+	struct conn_stats stats;
+};
+
+/* Main thread.  `fd` becomes the connection's; conn_new() copies the rest. */
+struct conn *conn_new(struct export *export, int fd);
+void conn_free(struct conn *conn);
+
+/* Main thread: hands a new connection to the ring. */
+void conn_arrive(struct conn *conn);
+
+/* No more requests are read; the connection ends when all is answered. */
+void conn_end(struct conn *conn, enum reason reason);
+
+/* Ends it at once.  Its socket is shut down, and what is in flight is not answered. */
+void conn_kill(struct conn *conn, enum reason reason);
+
+/* Has the connection looked at before the ring sleeps: replies to send, or freed. */
+void conn_unsettle(struct conn *conn);
+
+/* For export.c: looks at all that want to be. */
+void conns_settle(struct export *export);
+
+/* A slot that cannot go on without memory: `resume` is called when there is some. */
+void conn_starve(struct slot *slot, bool (*resume)(struct slot *slot));
+
+/* A clean slot, counted; NULL when memory is out.  There must be room (CONN_MAX_SLOTS). */
+struct slot *conn_take_slot(struct conn *conn);
+void conn_give_slot(struct slot *slot);
+
+/* The same for an evicted piece, which goes before all slots: conn->reload. */
+void conn_await_reload(struct conn *conn, struct piece *piece);
+
+/* Answers the request without data, and notes what went wrong. */
+void slot_answer(struct slot *slot, enum nbd_error error, const char *sentence);
+
+/* The first error of a slot stays; `code` is an errno. */
+void slot_fail(struct slot *slot, int code, const char *sentence);
+
+/* Where the slot's export is. */
+#define export_of(slot) ((slot)->conn->export)

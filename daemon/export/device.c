@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "export/device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/stat.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "export/queue.h"
+
+#define EXPORT_SECTOR 512u              /* an export's size is a multiple of this */
+
+/* Opens what `path_fd` (O_PATH) names once more, with the flags that I/O needs. */
+static int reopen(int path_fd, int flags)
+{
+	char self[32];
+
+	(void) snprintf(self, sizeof self, "/proc/self/fd/%d", path_fd);
+	return open(self, flags | O_CLOEXEC | O_NOCTTY);
+}
+
+static int check_kind(const char *path, const struct stat *st, struct failure *why)
+{
+	if (S_ISBLK(st->st_mode) || S_ISREG(st->st_mode))
+		return 0;
+	if (S_ISDIR(st->st_mode))
+		return fail_plain(why, EISDIR, "%s is a directory; give a block device or a file", path);
+	return fail_plain(why, ENOTBLK, "%s is neither a block device nor a regular file", path);
+}
+
+/* A block device that is held by somebody: the open was refused, the rest only finds words. */
+static int fail_busy(const struct device *dev, const struct stat *st, struct failure *why)
+{
+	char user[160];
+
+	queue_find_user(st->st_rdev, user, sizeof user);
+	return fail_plain(why, EBUSY, "%s is in use%s%s; %s", dev->path, *user ? ": " : "", user,
+	                  dev->read_only ? "Shared=yes (--shared) exports it all the same, read-only"
+	                                 : "it cannot be exported for writing");
+}
+
+static int fail_open(const struct device *dev, const struct stat *st, int code, struct failure *why)
+{
+	if (code == EBUSY && S_ISBLK(st->st_mode))
+		return fail_busy(dev, st, why);
+	if ((code == EROFS || code == EACCES || code == EPERM) && !dev->read_only)
+		return fail(why, code, "cannot open %s for writing (ReadOnly=yes or --read-only "
+		            "exports it for reading)", dev->path);
+	return fail(why, code, "cannot open %s", dev->path);
+}
+
+static bool is_tmpfs(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+/* With O_DIRECT if wished and possible.  tmpfs takes the flag and ignores it. */
+static int open_data(struct device *dev, int path_fd, const struct stat *st, bool shared,
+                     struct failure *why)
+{
+	int flags = dev->read_only ? O_RDONLY : O_RDWR;
+
+	if (dev->is_block && !shared)
+		flags |= O_EXCL;
+	if (dev->direct)
+		dev->fd = reopen(path_fd, flags | O_DIRECT);
+	if (dev->direct && ((dev->fd < 0 && errno == EINVAL) || (dev->fd >= 0 && is_tmpfs(dev->fd)))) {
+		close_fd(&dev->fd);
+		dev->direct = false;
+		log_notice("%s: its file system has no direct I/O; reads and writes go through the "
+		           "page cache (FLUSH and FUA still reach the file)", dev->path);
+	}
+	if (!dev->direct)
+		dev->fd = reopen(path_fd, flags);
+	return dev->fd < 0 ? fail_open(dev, st, errno, why) : 0;
+}
+
+static int size_of_block_device(struct device *dev, struct failure *why)
+{
+	int logical, read_only;
+
+	if (ioctl(dev->fd, BLKGETSIZE64, &dev->size) < 0 || ioctl(dev->fd, BLKSSZGET, &logical) < 0 ||
+	    ioctl(dev->fd, BLKROGET, &read_only) < 0)
+		return fail(why, errno, "cannot ask %s for its size", dev->path);
+	dev->sector = dev->direct ? (uint32_t) logical : 1;
+	if (read_only && !dev->read_only) {
+		log_notice("%s: the device is read-only, and so is the export", dev->path);
+		dev->read_only = true;
+	}
+	return 0;
+}
+
+/* Before statx(2) told (Linux 6.1): the smallest aligned read that works. */
+static uint32_t probe_alignment(int fd)
+{
+	static const uint32_t candidates[] = { 512, 1024, 2048, 4096 };
+	void *buf;
+	uint32_t found = 4096;
+
+	if (posix_memalign(&buf, 65536, 65536) != 0)
+		return found;
+	for (size_t i = 0; i < ARRAY_LEN(candidates); i++) {
+		if (pread(fd, buf, candidates[i], candidates[i]) >= 0) {
+			found = candidates[i];
+			break;
+		}
+	}
+	free(buf);
+	return found;
+}
+
+static uint32_t file_alignment(int fd)
+{
+#ifdef STATX_DIOALIGN
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    stx.stx_mask & STATX_DIOALIGN && stx.stx_dio_offset_align >= 512 &&
+	    stx.stx_dio_mem_align <= 4096)
+		return stx.stx_dio_offset_align;
+#endif
+	return probe_alignment(fd);
+}
+
+/* The tail is what lies behind the last whole sector; it goes through the page cache. */
+static int open_tail(struct device *dev, int path_fd, struct failure *why)
+{
+	dev->direct_size = sector_down(dev, dev->size);
+	if (dev->direct_size == dev->size)
+		return 0;
+	dev->tail_fd = reopen(path_fd, dev->read_only ? O_RDONLY : O_RDWR);
+	if (dev->tail_fd < 0)
+		return fail(why, errno, "cannot open %s for its last, unaligned bytes", dev->path);
+	return 0;
+}
+
+static int check_size(struct device *dev, struct failure *why)
+{
+	dev->size -= dev->size % EXPORT_SECTOR;
+	if (dev->size == 0)
+		return fail_plain(why, ENODATA, "%s is empty: an export has at least %u bytes",
+		                  dev->path, EXPORT_SECTOR);
+	if (dev->size > INT64_MAX)
+		return fail_plain(why, EFBIG, "%s is larger than 8 EiB", dev->path);
+	return 0;
+}
+
+static int open_all(struct device *dev, const struct export_settings *s, struct failure *why)
+{
+	AUTO_FD path_fd = open(s->device, O_PATH | O_CLOEXEC);
+	struct stat st;
+	int r;
+
+	if (path_fd < 0)
+		return fail(why, errno, "cannot open %s", s->device);
+	if (fstat(path_fd, &st) < 0)
+		return fail(why, errno, "cannot look at %s", s->device);
+	r = check_kind(s->device, &st, why);
+	if (r < 0)
+		return r;
+	dev->is_block = S_ISBLK(st.st_mode);
+	if (s->shared && !s->read_only)
+		return fail_plain(why, EINVAL, "Shared=yes goes with ReadOnly=yes only (%s)", s->device);
+
+	r = open_data(dev, path_fd, &st, s->shared, why);
+	if (r < 0)
+		return r;
+	if (dev->is_block) {
+		r = size_of_block_device(dev, why);
+		if (r == 0)
+			r = queue_read_limits(dev, st.st_rdev, why);
+	} else {
+		dev->size = (uint64_t) st.st_size;
+		dev->sector = dev->direct ? file_alignment(dev->fd) : 1;
+		dev->physical_block = (uint32_t) st.st_blksize;
+		dev->write_cache = true;
+		dev->can_discard = true;
+		(void) snprintf(dev->identity, sizeof dev->identity, "file-%" PRIx64 "-%" PRIu64,
+		                (uint64_t) st.st_dev, (uint64_t) st.st_ino);
+		r = device_lock(dev->fd, dev->path, !dev->read_only, s->shared, why);
+	}
+	if (r == 0)
+		r = check_size(dev, why);
+	return r < 0 ? r : open_tail(dev, path_fd, why);
+}
+
+int device_open(struct device *dev, const struct export_settings *settings, struct failure *why)
+{
+	int r;
+
+	*dev = (struct device) {
+		.fd = -1, .tail_fd = -1,
+		.read_only = settings->read_only, .direct = settings->direct,
+	};
+	dev->path = strdup(settings->device);
+	if (!dev->path)
+		return fail(why, ENOMEM, "cannot open %s", settings->device);
+	r = open_all(dev, settings, why);
+	if (r < 0)
+		device_close(dev);
+	return r;
+}
+
+void device_close(struct device *dev)
+{
+	close_fd(&dev->fd);
+	close_fd(&dev->tail_fd);
+	free_pointer(&dev->path);
+}
+
+/*
+ * No data from `offset` on: a hole to the end of the file.  Behind a file that has
+ * become shorter there is nothing, which is not a hole: the read shall fail.
+ */
+static uint64_t last_hole(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || (uint64_t) st.st_size <= offset)
+		return end;
+	*ret_hole = true;
+	return (uint64_t) st.st_size < end ? (uint64_t) st.st_size : end;
+}
+
+uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
+{
+	off_t data = lseek(fd, (off_t) offset, SEEK_DATA);
+	off_t hole;
+
+	*ret_hole = false;
+	if (data < 0)
+		return errno == ENXIO ? last_hole(fd, offset, end, ret_hole) : end;
+	if ((uint64_t) data > offset) {
+		*ret_hole = true;
+		return (uint64_t) data < end ? (uint64_t) data : end;
+	}
+	hole = lseek(fd, (off_t) offset, SEEK_HOLE);
+	if (hole < 0 || (uint64_t) hole <= offset || (uint64_t) hole > end)
+		return end;
+	return (uint64_t) hole;
+}
+
+uint64_t device_read_extent(struct device *dev, uint64_t offset, uint64_t end, bool *ret_hole)
+{
+	uint64_t stop;
+
+	*ret_hole = false;
+	if (dev->is_block)
+		return end;
+	if (offset >= dev->data_start && offset < dev->data_end)
+		return dev->data_end < end ? dev->data_end : end;
+
+	/* Look further than asked: the next reads are likely to be near. */
+	stop = device_extent(dev->fd, offset, dev->size, ret_hole);
+	if (!*ret_hole) {
+		dev->data_start = offset;
+		dev->data_end = stop;
+	}
+	return stop < end ? stop : end;
+}
+
+void device_forget_extents(struct device *dev)
+{
+	dev->data_start = dev->data_end = 0;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The block device or regular file behind an export: how it is opened, what it can do.
+ *
+ * A block device is opened O_EXCL, so that what is mounted or in use cannot be exported by
+ * accident; a regular file is locked with open file description locks on the bytes
+ * that QEMU uses (see lock.c).  Both O_DIRECT unless told otherwise.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/export-settings.h"
+#include "base/failure.h"
+
+struct device {
+	char *path;                     /* as configured */
+	int fd;                         /* all I/O; O_DIRECT if `direct` */
+	int tail_fd;                    /* buffered, for the unaligned tail; -1 without one */
+	bool is_block;
+	bool read_only;                 /* by settings or by the device itself */
+	bool direct;
+	bool rotational;
+	bool write_cache;               /* volatile: a flush is needed to reach media */
+	bool can_discard;
+
+	uint64_t size;                  /* bytes exported; a multiple of 512 */
+	uint64_t direct_size;           /* bytes that `fd` reaches with whole sectors */
+	uint32_t sector;                /* bytes: the alignment that I/O on `fd` needs; 1 for none */
+	uint32_t physical_block;        /* bytes */
+	uint32_t optimal_io;            /* bytes, or 0 */
+	uint64_t discard_max;           /* bytes, or 0 */
+
+	bool no_punch, no_zero_range;   /* fallocate(2) has been refused that way */
+
+	char identity[96];              /* the same thing behind another path has the same */
+
+	/* The last stretch of a file known to be data, so that reads there need no look-up.
+	 * The ring's thread only; forgotten by whatever may punch a hole. */
+	uint64_t data_start, data_end;
+};
+
+/* Opens and locks `settings->device`.  On failure nothing is held. */
+int device_open(struct device *dev, const struct export_settings *settings, struct failure *why);
+void device_close(struct device *dev);
+
+/* The bytes at which QEMU's file locks begin: permissions in use, and permissions that
+ * others must not have.  -errno with a sentence when somebody else's stand against ours. */
+int device_lock(int fd, const char *path, bool writes, bool shared, struct failure *why);
+
+/* What sits at [offset, end): data, or a hole that reads as zeroes.  Returns where this
+ * stretch ends, at least offset + 1 and at most `end`.  Everything is data on what cannot tell. */
+uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole);
+
+/* device_extent() for a read, by way of data_start and data_end. */
+uint64_t device_read_extent(struct device *dev, uint64_t offset, uint64_t end, bool *ret_hole);
+void device_forget_extents(struct device *dev);
+
+/* Whole bytes to the sector below or above. */
+static inline uint64_t sector_down(const struct device *dev, uint64_t at)
+{
+	return at & ~(uint64_t) (dev->sector - 1);
+}
+
+static inline uint64_t sector_up(const struct device *dev, uint64_t at)
+{
+	return sector_down(dev, at + dev->sector - 1);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One negotiator's connection: records in and out.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fdpass.h"
+#include "base/log.h"
+#include "export/admit.h"
+
+/* For a negotiator that does not read its answers; nobody else's clients are held up longer. */
+#define SEND_PATIENCE_MS 500
+
+void link_close(struct link *link, const char *why)
+{
+	struct admission *a = link->admission;
+	struct link **at;
+
+	if (why)
+		log_warning("a negotiator's connection is closed: %s", why);
+	else
+		log_debug("a negotiator has left");
+	admit_forget(link);
+	for (at = &a->links; *at != link; at = &(*at)->next)
+		;
+	*at = link->next;
+	sd_event_source_disable_unref(link->source);
+	close_fd(&link->fd);
+	free(link);
+}
+
+bool link_send(struct link *link, const struct channel_record *record)
+{
+	uint8_t buf[CHANNEL_RECORD_MAX];
+	struct emit out = emit_into(buf, sizeof buf);
+	struct pollfd writable = { .fd = link->fd, .events = POLLOUT };
+	int r;
+
+	emit_channel_record(&out, record);
+	r = send_record(link->fd, buf, out.len, -1);
+	if (r == -EAGAIN && poll(&writable, 1, SEND_PATIENCE_MS) > 0)
+		r = send_record(link->fd, buf, out.len, -1);
+	return r == 0;
+}
+
+/* OFFER, the contexts, who is connected, READY. */
+static bool introduce(struct link *link)
+{
+	static const struct channel_context contexts[] = {
+		{ NBD_CONTEXT_ID_BASE_ALLOCATION,
+		  { (const uint8_t *) NBD_CONTEXT_BASE_ALLOCATION,
+		    sizeof NBD_CONTEXT_BASE_ALLOCATION - 1 } },
+		{ NBD_CONTEXT_ID_ALLOCATION_DEPTH,
+		  { (const uint8_t *) NBD_CONTEXT_ALLOCATION_DEPTH,
+		    sizeof NBD_CONTEXT_ALLOCATION_DEPTH - 1 } },
+	};
+	struct channel_record r = { .type = CHANNEL_OFFER, .offer = link->admission->offer };
+	bool ok;
+
+	r.offer.n_contexts = ARRAY_LEN(contexts);
+	ok = link_send(link, &r);
+	for (size_t i = 0; ok && i < ARRAY_LEN(contexts); i++) {
+		r = (struct channel_record) { .type = CHANNEL_CONTEXT, .context = contexts[i] };
+		ok = link_send(link, &r);
+	}
+	for (struct admitted *who = link->admission->admitted; ok && who; who = who->next) {
+		r = (struct channel_record) { .type = CHANNEL_LIVE };
+		r.live.connection = who->connection;
+		r.live.peer = span_of(who->peer);
+		ok = link_send(link, &r);
+	}
+	r = (struct channel_record) { .type = CHANNEL_READY };
+	return ok && link_send(link, &r);
+}
+
+/* NULL, or why the link must end. */
+static const char *take_record(struct link *link, const uint8_t *buf, size_t len, int *fd,
+                               unsigned n_fds)
+{
+	struct channel_record record;
+	const char *fault = decode_channel_record(bytes_over(buf, len), &record);
+	bool ok;
+
+	if (fault)
+		return fault;
+	if (n_fds != channel_carries_fd(record.type))
+		return "a record came with a descriptor too many or too few";
+	switch (record.type) {
+	case CHANNEL_RESERVE:
+		ok = admit_reserve(link, &record.reserve);
+		break;
+	case CHANNEL_HANDOFF:
+		ok = admit_hand_off(link, record.token.token, fd);
+		break;
+	case CHANNEL_ABANDON:
+		ok = admit_abandon(link, record.token.token);
+		break;
+	default:
+		return "it sent a record that only an export may send";
+	}
+	return ok ? NULL : "it does not read its answers";
+}
+
+static int on_readable(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct link *link = userdata;
+	uint8_t buf[CHANNEL_RECORD_MAX];
+	AUTO_FD client = -1;
+	const char *fault;
+	unsigned n_fds = 0;
+	ssize_t len;
+
+	(void) source;
+	(void) events;
+	len = receive_record(fd, buf, sizeof buf, &client, &n_fds);
+	if (len == -EAGAIN || len == -EINTR)
+		return 0;
+	if (len == 0 || len == -ECONNRESET) {
+		link_close(link, NULL);
+		return 0;
+	}
+	fault = len < 0 ? strerror((int) -len) : take_record(link, buf, (size_t) len, &client, n_fds);
+	if (fault)
+		link_close(link, fault);
+	return 0;
+}
+
+/* Only our own user, or root, may be a negotiator: the socket's folder keeps others out, too. */
+static bool is_trusted(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return false;
+	return peer.uid == geteuid() || peer.uid == 0;
+}
+
+int link_accept(struct admission *a)
+{
+	AUTO_FD fd = accept4(a->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct link *link;
+
+	if (fd < 0)
+		return errno == EAGAIN || errno == ECONNABORTED || errno == EINTR ? 0 : -errno;
+	if (!is_trusted(fd)) {
+		log_warning("a connection to the channel from another user is refused");
+		return 0;
+	}
+	link = calloc(1, sizeof *link);
+	if (!link)
+		return -ENOMEM;
+	link->admission = a;
+	link->fd = take_fd(&fd);
+	link->next = a->links;
+	a->links = link;
+	if (sd_event_add_io(a->event, &link->source, link->fd, EPOLLIN, on_readable, link) < 0)
+		link_close(link, "out of memory");
+	else if (!introduce(link))
+		link_close(link, "it does not take the offer");
+	return 0;
+}

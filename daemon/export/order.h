@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Serialises changes that share a sector.
+ *
+ * A write that does not cover whole sectors is read, changed and written back: while that
+ * goes on, nobody else may change those sectors, or one of the two updates would
+ * be lost.  So every change takes its range: aligned ones `shared` (they may overlap each other
+ * as they like, as on any disk), the others alone.  The first come goes first where two
+ * ranges conflict; others pass.
+ *
+ * One object per export, over all its connections; used by the ring's thread only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct range {
+	uint64_t start, end;            /* bytes; whole sectors */
+	uint64_t end_asked;             /* the owner's, for the bytes it really means */
+	bool alone;
+	bool held, waiting;
+	void (*granted)(struct range *range);   /* called later, where order_take() was false */
+	struct range *next, *prev;
+};
+
+struct order {
+	struct range *held;             /* any order */
+	struct range *waiting, **waiting_end;   /* first come first */
+	unsigned n_alone;               /* of those held or waiting */
+};
+
+void order_init(struct order *order);
+
+/* True: the range is held now.  False: it waits, and range->granted will be called. */
+bool order_take(struct order *order, struct range *range);
+
+/* May call `granted` of others.  A range that is not held is left as it is. */
+void order_give(struct order *order, struct range *range);

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "export/send.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <time.h>
+
+#include "export/conn.h"
+#include "export/read.h"
+
+#define SEND_IOV_MAX 512u
+
+/* The reply, or its part, is with the client (or never will be): gives up what it held. */
+static void release(struct conn *conn, struct out *out)
+{
+	struct export *export = conn->export;
+	struct slot *last = out->last;
+	struct piece *piece = out->piece;
+
+	if (piece) {
+		conn->n_evicted -= piece->evicted;
+		memory_give(&export->memory, &conn->holder, &piece->block);
+		piece_free(&export->slots, piece);
+	}
+	if (last)
+		conn_give_slot(last);
+}
+
+void conn_queue(struct conn *conn, struct out *out)
+{
+	if (conn->dead) {
+		release(conn, out);
+		return;
+	}
+	out->next = NULL;
+	*conn->out_end = out;
+	conn->out_end = &out->next;
+	conn_unsettle(conn);
+}
+
+static uint32_t length_of(const struct out *out)
+{
+	return out->header_len + out->body_len;
+}
+
+static void pop(struct conn *conn)
+{
+	struct out *out = conn->out;
+
+	conn->out = out->next;
+	if (!conn->out)
+		conn->out_end = &conn->out;
+	release(conn, out);
+}
+
+static void count_sent(struct conn *conn, size_t n)
+{
+	while (n) {
+		struct out *out = conn->out;
+		uint32_t left = length_of(out) - out->sent;
+
+		if (n < left) {
+			out->sent += (uint32_t) n;
+			return;
+		}
+		n -= left;
+		pop(conn);
+	}
+}
+
+/* Gives up buffers of READ data that the client has not taken; see reload(). */
+static void give_up_buffers(struct conn *conn)
+{
+	for (struct out *out = conn->out; out; out = out->next) {
+		struct piece *piece = out->piece;
+
+		if (!piece || !piece->block.at || piece->slot->req.type != NBD_CMD_READ)
+			continue;
+		memory_give(&conn->export->memory, &conn->holder, &piece->block);
+		piece->evicted = true;
+		conn->n_evicted++;
+		out->body = NULL;
+	}
+}
+
+static void on_sent(struct op *op, int res, uint32_t flags)
+{
+	struct conn *conn = container_of(op, struct conn, send_op);
+
+	(void) flags;
+	conn_unsettle(conn);
+	if (res >= 0) {
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+		count_sent(conn, (size_t) res);
+	} else if (res != -EINTR && res != -EAGAIN && res != -ECANCELED && res != -ENOMEM) {
+		conn_kill(conn, REASON_PEER_GONE);
+	}
+	if (conn->evicting && !conn->dead)
+		give_up_buffers(conn);
+	conn->evicting = false;
+}
+
+/* The parts of `out` that were not sent yet; returns how many. */
+static unsigned add_parts(const struct out *out, struct iovec *iov)
+{
+	uint32_t body_sent = out->sent > out->header_len ? out->sent - out->header_len : 0;
+	unsigned n = 0;
+
+	if (out->sent < out->header_len)
+		iov[n++] = (struct iovec) {
+			.iov_base = (void *) (out->header + out->sent),
+			.iov_len = out->header_len - out->sent,
+		};
+	if (out->body_len > body_sent)
+		iov[n++] = (struct iovec) {
+			.iov_base = (void *) (out->body + body_sent),
+			.iov_len = out->body_len - body_sent,
+		};
+	return n;
+}
+
+static bool is_evicted(const struct out *out)
+{
+	return out->piece && out->piece->evicted;
+}
+
+static unsigned count_parts(const struct conn *conn)
+{
+	unsigned n = 0;
+
+	for (const struct out *out = conn->out; out && !is_evicted(out); out = out->next) {
+		if (n + 2 > SEND_IOV_MAX)
+			break;
+		n += 2;
+	}
+	return n;
+}
+
+/* An evicted client reads again: one poll tells, then its replies are read once more. */
+static void on_writable(struct op *op, int res, uint32_t flags)
+{
+	struct conn *conn = container_of(op, struct conn, send_op);
+
+	(void) flags;
+	conn_unsettle(conn);
+	if (res < 0 || conn->dead)
+		return;
+	conn->reloading = true;
+	read_again(conn->out->piece);
+}
+
+static void await_reader(struct conn *conn)
+{
+	struct io_uring_sqe *sqe = ring_sqe(&conn->export->ring);
+
+	io_uring_prep_poll_add(sqe, conn->fd, POLLOUT);
+	ring_start(&conn->export->ring, sqe, &conn->send_op, on_writable);
+}
+
+void conn_send(struct conn *conn)
+{
+	struct ring *ring = &conn->export->ring;
+	struct io_uring_sqe *sqe;
+	struct msghdr *msg;
+	unsigned n;
+
+	if (!conn->out || conn->send_op.in_flight || conn->reloading)
+		return;
+	n = count_parts(conn);
+	if (n == 0) {
+		await_reader(conn);
+		return;
+	}
+	msg = ring_message(ring, n);
+	for (struct out *out = conn->out; out && !is_evicted(out); out = out->next) {
+		if (msg->msg_iovlen + 2 > n)
+			break;
+		msg->msg_iovlen += add_parts(out, msg->msg_iov + msg->msg_iovlen);
+	}
+	sqe = ring_sqe(ring);
+	io_uring_prep_sendmsg(sqe, conn->fd, msg, MSG_NOSIGNAL);
+	ring_start(ring, sqe, &conn->send_op, on_sent);
+}
+
+void conn_evict(struct conn *conn)
+{
+	if (!conn->send_op.in_flight || conn->evicting || conn->holder.held == 0)
+		return;
+	conn->evicting = true;
+	ring_cancel(&conn->export->ring, &conn->send_op);
+}
+
+bool conn_stop_sending(struct conn *conn)
+{
+	if (conn->send_op.in_flight) {
+		ring_cancel(&conn->export->ring, &conn->send_op);
+		return false;
+	}
+	if (conn->reloading)
+		return false;
+	while (conn->out)
+		pop(conn);
+	return true;
+}

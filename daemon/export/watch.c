@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The look around, once or a few times a second while something is going on: who does not get
+ * on while others wait for memory, who holds up a drain, and what memory is idle.
+ */
+#include <time.h>
+
+#include "base/log.h"
+#include "export/conn.h"
+#include "export/send.h"
+
+#define TICK_MS 1000
+#define TICK_MS_UNDER_PRESSURE 100
+
+static int64_t milliseconds_since(const struct timespec *then)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
+}
+
+/* Whether it is the client's turn: replies to take, or payload to go on with. */
+static bool waits_for_client(const struct conn *conn)
+{
+	return conn->send_op.in_flight || (conn->recv_op.in_flight && conn->writing);
+}
+
+static void close_stalled(struct conn *conn, enum reason reason, const char *sentence)
+{
+	log_about(LOG_NOTICE, &(struct subject) { conn->export->settings->label, conn->peer,
+	          reason_word(reason) }, "%s: connection closed", sentence);
+	conn_kill(conn, reason);
+}
+
+static void look_at(struct conn *conn)
+{
+	struct export *export = conn->export;
+	int64_t idle = milliseconds_since(&conn->progress);
+	bool holds = conn->holder.held || conn->holder.floor_taken;
+
+	if (conn->dead || !waits_for_client(conn))
+		return;
+	if (export->draining && idle > CONN_DRAIN_SECONDS * 1000)
+		close_stalled(conn, REASON_SHUTDOWN, "the export stops, and the client takes no replies");
+	else if (export->starved && holds && idle > CONN_STALL_SECONDS * 1000)
+		close_stalled(conn, REASON_STALLED, "no progress for 30 s while others wait for memory");
+	else if (export->starved && idle > CONN_EVICT_MS)
+		conn_evict(conn);
+}
+
+/* True while there is something to look at again. */
+static bool look_around(struct export *export)
+{
+	struct conn *next;
+	bool warm;
+
+	for (struct conn *conn = export->conns; conn; conn = next) {
+		next = conn->next;
+		look_at(conn);
+	}
+	if (export->starved)
+		return true;
+	warm = memory_cool(&export->memory);
+	if (!warm && export->n_busy == 0)
+		receive_cool(&export->buffers);
+	return warm || export->n_busy > 0 || (export->draining && export->n_conns > 0);
+}
+
+static void start_tick(struct export *export)
+{
+	struct io_uring_sqe *sqe = ring_sqe(&export->ring);
+	int64_t ms = export->starved ? TICK_MS_UNDER_PRESSURE : TICK_MS;
+
+	export->tick_time = (struct __kernel_timespec) {
+		.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000,
+	};
+	io_uring_prep_timeout(sqe, &export->tick_time, 0, 0);
+	ring_start(&export->ring, sqe, &export->tick_op, export_tick);
+}
+
+void export_tick(struct op *op, int res, uint32_t flags)
+{
+	struct export *export = container_of(op, struct export, tick_op);
+
+	(void) res;
+	(void) flags;
+	if (look_around(export))
+		export_watch(export);
+}
+
+void export_watch(struct export *export)
+{
+	if (!export->tick_op.in_flight)
+		start_tick(export);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * NBD_CMD_WRITE_ZEROES and NBD_CMD_TRIM: by fallocate(2) where the device can, by hand where not.
+ *
+ *                     block device                          regular file
+ *   may make holes    PUNCH_HOLE: the device's own zeroing   PUNCH_HOLE
+ *                     or nothing; then ZERO_RANGE            then ZERO_RANGE, then writing
+ *   NO_HOLE           ZERO_RANGE: the kernel writes if       ZERO_RANGE, then writing
+ *                     the device cannot
+ *   FAST_ZERO         only PUNCH_HOLE: it alone never        all but writing
+ *                     falls back to writing
+ *
+ * A block device takes whole sectors; the odd bytes at both ends are written by hand, so
+ * FAST_ZERO on them is refused.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "export/actions.h"
+#include "export/conn.h"
+#include "export/mend.h"
+
+/* Of one call on a block device: so that a stop does not wait for terabytes. */
+#define STEP (4ull << 30)
+
+#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
+
+static uint64_t end_of(const struct slot *slot)
+{
+	return slot->req.offset + slot->req.length;
+}
+
+/* The cheapest way that is allowed and not known to be missing; 0: write by hand;
+ * -ENOTSUP: FAST_ZERO asked not to. */
+static int way_to_zero(const struct slot *slot)
+{
+	const struct device *dev = &export_of(slot)->device;
+	bool fast = slot->req.flags & NBD_CMD_FLAG_FAST_ZERO;
+
+	if (!(slot->req.flags & NBD_CMD_FLAG_NO_HOLE) && !dev->no_punch)
+		return PUNCH;
+	if (!dev->no_zero_range && !(dev->is_block && fast))
+		return ZERO_RANGE;
+	return fast ? -ENOTSUP : 0;
+}
+
+static void next_step(struct slot *slot);
+
+static void on_hand_written(struct piece *piece, int error)
+{
+	struct slot *slot = piece->slot;
+
+	if (error)
+		slot_fail(slot, error, "writing zeroes to the device failed");
+	mend_drop(piece);
+	next_step(slot);
+}
+
+/* False while there is no memory. */
+static bool write_by_hand(struct slot *slot)
+{
+	struct piece *piece;
+	bool again;
+
+	piece = mend_piece(slot, slot->at, slot->by_hand_until, &again);
+	if (again)
+		return false;
+	if (!piece) {
+		slot_fail(slot, ENOMEM, NULL);
+		next_step(slot);
+		return true;
+	}
+	memset(piece->block.at + piece->data_at, 0, piece->data_len);
+	slot->at += piece->data_len;
+	mend_write(piece, false, on_hand_written);
+	return true;
+}
+
+static void by_hand(struct slot *slot, uint64_t until)
+{
+	slot->by_hand_until = until;
+	if (!write_by_hand(slot))
+		conn_starve(slot, write_by_hand);
+}
+
+/* The device has no such call: remember it, and take the next way for the same stretch. */
+static void note_missing(struct device *dev, int way)
+{
+	if (way == PUNCH)
+		dev->no_punch = true;
+	else
+		dev->no_zero_range = true;
+}
+
+static void on_fallocated(struct op *op, int res, uint32_t flags)
+{
+	struct slot *slot = container_of(op, struct slot, op);
+	struct export *export = export_of(slot);
+
+	(void) flags;
+	slot->n_io--;
+	order_give(&export->order, &slot->range);
+	device_forget_extents(&export->device);
+	if (res == 0)
+		slot->at = slot->range.end_asked;
+	else if (res == -EOPNOTSUPP || res == -ENOSYS)
+		note_missing(&export->device, slot->way);
+	else if (res != -EINTR && res != -EAGAIN)
+		slot_fail(slot, -res, "zeroing the device failed");
+	next_step(slot);
+}
+
+static void fallocate_now(struct slot *slot)
+{
+	struct export *export = export_of(slot);
+	struct io_uring_sqe *sqe = ring_sqe(&export->ring);
+
+	io_uring_prep_fallocate(sqe, export->device.fd, slot->way, (off_t) slot->at,
+	                        (off_t) (slot->range.end_asked - slot->at));
+	slot->n_io++;
+	ring_start(&export->ring, sqe, &slot->op, on_fallocated);
+}
+
+static void on_fallocate_turn(struct range *range)
+{
+	struct slot *slot = container_of(range, struct slot, range);
+
+	slot->n_io--;
+	fallocate_now(slot);
+}
+
+/* Its turn first; alone where it does not cover whole sectors (a file takes any bytes). */
+static void by_fallocate(struct slot *slot, uint64_t until, int way)
+{
+	struct export *export = export_of(slot);
+	const struct device *dev = &export->device;
+
+	slot->way = way;
+	slot->range = (struct range) {
+		.start = sector_down(dev, slot->at), .end = sector_up(dev, until),
+		.end_asked = until, .granted = on_fallocate_turn,
+	};
+	slot->range.alone = slot->range.start != slot->at || slot->range.end != until;
+	if (order_take(&export->order, &slot->range))
+		fallocate_now(slot);
+	else
+		slot->n_io++;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static void next_step(struct slot *slot)
+{
+	const struct device *dev = &export_of(slot)->device;
+	uint64_t end = end_of(slot), whole_end = dev->is_block ? sector_down(dev, end) : end;
+	bool odd = dev->is_block && (sector_down(dev, slot->at) != slot->at || whole_end <= slot->at);
+	int way = way_to_zero(slot);
+
+	if (slot->error || slot->at == end)
+		flush_if_asked(slot);
+	else if (way == -ENOTSUP || (odd && slot->req.flags & NBD_CMD_FLAG_FAST_ZERO))
+		slot_answer(slot, NBD_ENOTSUP, "the device would have to write zeroes here");
+	else if (odd)
+		by_hand(slot, least(end, sector_up(dev, slot->at + 1)));
+	else if (way == 0)
+		by_hand(slot, whole_end);
+	else
+		by_fallocate(slot, dev->is_block ? least(whole_end, slot->at + STEP) : end, way);
+}
+
+/* FAST_ZERO fails at once or not at all: odd ends are found before anything is changed. */
+static bool has_odd_ends(const struct slot *slot)
+{
+	const struct device *dev = &export_of(slot)->device;
+
+	return dev->is_block && (sector_down(dev, slot->req.offset) != slot->req.offset ||
+	                         sector_down(dev, end_of(slot)) != end_of(slot));
+}
+
+void start_write_zeroes(struct slot *slot)
+{
+	slot->at = slot->req.offset;
+	if (slot->req.flags & NBD_CMD_FLAG_FAST_ZERO && has_odd_ends(slot))
+		slot_answer(slot, NBD_ENOTSUP, "the device would have to write zeroes here");
+	else
+		next_step(slot);
+}
+
+/* TRIM: a hint, so what the device cannot discard is left, and the answer is success. */
+
+static void on_punched(struct op *op, int res, uint32_t flags)
+{
+	struct slot *slot = container_of(op, struct slot, op);
+	struct export *export = export_of(slot);
+
+	(void) flags;
+	slot->n_io--;
+	order_give(&export->order, &slot->range);
+	device_forget_extents(&export->device);
+	if (res < 0 && res != -EOPNOTSUPP && res != -ENOSYS)
+		slot_fail(slot, -res, "discarding failed");
+	flush_if_asked(slot);
+}
+
+/* In a thread of the pool. */
+static void discard(struct job *job)
+{
+	struct slot *slot = container_of(job, struct slot, job);
+	int fd = export_of(slot)->device.fd;
+	uint64_t at = slot->range.start;
+
+	slot->job_result = 0;
+	while (at < slot->range.end && slot->job_result == 0) {
+		uint64_t range[2] = { at, least(slot->range.end - at, STEP) };
+
+		if (ioctl(fd, BLKDISCARD, range) < 0)
+			slot->job_result = -errno;
+		at += range[1];
+	}
+}
+
+static void on_discarded(struct job *job)
+{
+	struct slot *slot = container_of(job, struct slot, job);
+
+	on_punched(&slot->op, slot->job_result, 0);
+}
+
+static void trim_now(struct slot *slot)
+{
+	struct export *export = export_of(slot);
+	struct io_uring_sqe *sqe;
+
+	slot->n_io++;
+	if (export->device.is_block) {
+		slot->job = (struct job) { .run = discard, .done = on_discarded };
+		pool_submit(&export->pool, &slot->job, &export->ring.mail);
+		return;
+	}
+	sqe = ring_sqe(&export->ring);
+	io_uring_prep_fallocate(sqe, export->device.fd, PUNCH, (off_t) slot->range.start,
+	                        (off_t) (slot->range.end - slot->range.start));
+	ring_start(&export->ring, sqe, &slot->op, on_punched);
+}
+
+static void on_trim_turn(struct range *range)
+{
+	struct slot *slot = container_of(range, struct slot, range);
+
+	slot->n_io--;
+	trim_now(slot);
+}
+
+/* Whole sectors only, inwards: what is trimmed may read as anything afterwards. */
+void start_trim(struct slot *slot)
+{
+	struct export *export = export_of(slot);
+	struct device *dev = &export->device;
+
+	slot->range = (struct range) {
+		.start = sector_up(dev, slot->req.offset), .end = sector_down(dev, end_of(slot)),
+		.granted = on_trim_turn,
+	};
+	if (!dev->can_discard || slot->range.start >= slot->range.end)
+		flush_if_asked(slot);
+	else if (order_take(&export->order, &slot->range))
+		trim_now(slot);
+	else
+		slot->n_io++;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One client in the handshake, from accept to hand-off.
+ *
+ * Reads exactly one option at a time and never a byte beyond it, so that the transmission
+ * phase starts in the export with nothing missing; reads no option before the answer to the
+ * last one has been sent.  A client that leaves, at whatever byte, is no error.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/text.h"
+#include "negotiator/dispatch.h"
+#include "negotiator/export-link.h"
+#include "negotiator/list.h"
+#include "negotiator/payload.h"
+#include "negotiator/server.h"
+
+#define HANDSHAKE_MAX_OPTIONS 1000u
+#define HANDSHAKE_MAX_BYTES (64u << 20)         /* of options' payload */
+
+enum client_step {
+	STEP_FLAGS,                     /* reads the client's flags */
+	STEP_HEADER,                    /* reads an option's header */
+	STEP_PAYLOAD,                   /* reads its payload, */
+	STEP_SKIP,                      /* or passes over it */
+	STEP_DISPATCH,                  /* answers */
+	STEP_OFFER,                     /* asks for the export's offer */
+	STEP_RESERVE,                   /* asks for a reservation */
+	STEP_HANDOFF,                   /* the answer has been sent: hands over */
+	STEP_WAIT,                      /* for the export; client.wait will tell */
+	STEP_LEAVE,                     /* the end, once everything has been sent */
+	N_STEPS,
+};
+
+/* What a step came to. */
+enum client_progress {
+	CLIENT_GOES_ON,                 /* do the next step at once */
+	CLIENT_NEEDS_INPUT,
+	CLIENT_NEEDS_OUTPUT,            /* when the socket takes more, or simply later */
+	CLIENT_WAITS,                   /* for something other than the socket */
+	CLIENT_ENDS,
+};
+
+struct client {
+	struct list node;               /* in server.clients */
+	struct list starved;            /* in server.starved, waiting for payload memory */
+	struct server *server;
+	int fd;
+	char peer[PEER_TEXT_SIZE];
+	sd_event_source *io;
+	sd_event_source *deadline;
+
+	enum client_step step;
+	uint8_t head[NBD_OPTION_HEADER_SIZE];   /* flags or header, as far as they have come */
+	size_t head_len;
+	uint32_t skip_left;
+	struct payload payload;
+	unsigned n_options;
+	uint64_t n_bytes;
+	unsigned n_logged;              /* refusals in the log */
+
+	struct negotiation negotiation;
+	size_t sent;                    /* of negotiation.out */
+
+	struct offer *offer;            /* our reference for negotiation.now.offer */
+	struct export_wait wait;
+	struct reservation reservation;
+	bool has_retried;               /* the reservation, after an offer that had aged */
+
+	uint8_t outbox[OUTBOX_SIZE];
+};
+
+/* Takes the connected socket `fd`, which is non-blocking, in every case. */
+void client_start(struct server *server, int fd);
+
+/* Goes on as far as possible.  The client may be gone afterwards. */
+void client_advance(struct client *client);
+
+/* Answers whoever waits for an export that there will be none, and ends it. */
+void client_shut_down(struct client *client);
+void client_free(struct client *client);
+
+/* One line in the log about its end, which comes when CLIENT_ENDS is returned. */
+enum client_progress client_end(struct client *client, int level, enum reason reason,
+                                const char *fmt, ...) PRINTF(4, 5);
+
+/* The option is done: what it held is given back. */
+void client_option_done(struct client *client);
+
+/* The steps that concern the export; in deliver.c. */
+enum client_progress client_step_offer(struct client *client);
+enum client_progress client_step_reserve(struct client *client);
+enum client_progress client_step_handoff(struct client *client);
+void client_wait_done(struct export_wait *wait, const struct wait_result *result);
+void client_abandon(struct client *client);

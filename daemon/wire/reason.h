@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Why a client was refused or closed: stable codes, for the journal's REASON= field and
+ * for the channel.  A code keeps its number and its word for good.
+ */
+#pragma once
+
+#include <stdint.h>
+
+enum reason {
+	REASON_NONE = 0,
+	REASON_EXPORT_UNKNOWN = 1,      /* no such export */
+	REASON_EXPORT_GONE = 2,         /* it went away between the offer and the hand-off */
+	REASON_OFFER_STALE = 3,         /* size or contexts changed since the client saw them */
+	REASON_NO_SLOT = 4,             /* MaxConnections= are in use */
+	REASON_START_FAILED = 5,        /* the export could not start; the sentence says why */
+	REASON_START_SLOW = 6,          /* the export did not answer in time */
+	REASON_SHUTDOWN = 7,            /* it is stopping */
+	REASON_PROTOCOL = 8,            /* the peer broke the protocol */
+	REASON_DEADLINE = 9,            /* the handshake took too long */
+	REASON_LIMIT = 10,              /* too many options, or bytes of them, or clients */
+	REASON_TOKEN_UNKNOWN = 11,      /* a hand-off without a valid reservation */
+	REASON_STALLED = 12,            /* no progress while others waited for memory */
+	REASON_PEER_GONE = 13,          /* reset, or silent beyond the keepalive */
+	REASON_DISCONNECT = 14,         /* the client ended it: no fault */
+	REASON_DEVICE = 15,             /* the device failed or vanished */
+	N_REASONS,
+};
+
+/* "export-unknown"; "unknown" for a number that has no word. */
+const char *reason_word(uint32_t reason);

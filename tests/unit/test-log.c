@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+static int saved_stderr = -1;
+static int pipe_out = -1;
+
+/* Until capture_end(), stderr goes into a pipe. */
+static void capture_start(void)
+{
+	int pipe_fds[2] = { -1, -1 };
+
+	CHECK_EQ("", pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+	saved_stderr = dup(STDERR_FILENO);
+	(void) dup2(pipe_fds[1], STDERR_FILENO);
+	close_fd(&pipe_fds[1]);
+	pipe_out = pipe_fds[0];
+}
+
+static void capture_end(char *ret, size_t size)
+{
+	ssize_t len = read(pipe_out, ret, size - 1);
+
+	ret[len > 0 ? len : 0] = '\0';
+	(void) dup2(saved_stderr, STDERR_FILENO);
+	close_fd(&saved_stderr);
+	close_fd(&pipe_out);
+}
+
+TEST(a_line_carries_what_is_known)
+{
+	static const struct subject whole = { .export_label = "web1", .client = "192.0.2.1:4711",
+	                                      .reason = "no-slot" };
+	static const struct subject client = { .client = "[::1]:4711" };
+	char got[4096];
+
+	log_start("nbd-export", LOG_INFO);
+	capture_start();
+	log_info("%u things", 3);
+	log_error("it failed");
+	log_warning("odd");
+	log_notice("new");
+	log_debug("not seen");
+	log_about(LOG_INFO, &whole, "refused");
+	log_about(LOG_ERR, &client, "closed");
+	capture_end(got, sizeof got);
+	CHECK_STR("", got,
+	          "nbd-export: 3 things\n"
+	          "nbd-export: error: it failed\n"
+	          "nbd-export: warning: odd\n"
+	          "nbd-export: new\n"
+	          "nbd-export[web1]: client 192.0.2.1:4711: refused (no-slot)\n"
+	          "nbd-export: error: client [::1]:4711: closed\n");
+}
+
+TEST(the_level_decides_what_is_written)
+{
+	char got[256];
+
+	log_start("p", LOG_INFO);
+	CHECK_EQ("", log_level(), LOG_INFO);
+	capture_start();
+	log_set_level(LOG_DEBUG);
+	log_debug("seen");
+	log_set_level(LOG_WARNING);
+	log_notice("not seen");
+	capture_end(got, sizeof got);
+	CHECK_STR("", got, "p: debug: seen\n");
+	log_set_level(LOG_INFO);
+}
+
+TEST(an_entry_stays_one_line_whatever_is_in_it)
+{
+	static const struct subject odd = { .export_label = "a\nb", .client = "c\033[2J" };
+	char got[256];
+
+	log_start("p", LOG_INFO);
+	capture_start();
+	log_about(LOG_INFO, &odd, "x\ny%c", 0x80);
+	capture_end(got, sizeof got);
+	CHECK_STR("", got, "p[a\xef\xbf\xbd" "b]: client c\xef\xbf\xbd[2J: x\xef\xbf\xbdy"
+	                   "\xef\xbf\xbd\n");
+}
+
+TEST(a_flood_is_cut_and_keeps_its_reason_and_newline)
+{
+	static const struct subject about = { .reason = "protocol" };
+	static char flood[9000], got[9000];
+
+	memset(flood, '\a', sizeof flood - 1);
+	log_start("p", LOG_INFO);
+	capture_start();
+	log_about(LOG_INFO, &about, "%s", flood);
+	capture_end(got, sizeof got);
+	CHECK(strlen(got) < 4096);
+	CHECK(strstr(got, "... (protocol)\n") != NULL);
+}
+
+TEST(logging_leaves_errno_alone)
+{
+	char got[256];
+
+	log_start("p", LOG_INFO);
+	capture_start();
+	errno = ENOSPC;
+	log_info("x");
+	CHECK_EQ("", errno, ENOSPC);
+	capture_end(got, sizeof got);
+}
