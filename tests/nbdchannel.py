@@ -173,7 +173,10 @@ class End:
 
     def expect(self, type, **fields):
         """The next record, which must be of this type and have these values."""
-        record = self.recv()
+        return self.check(self.recv(), type, fields)
+
+    @staticmethod
+    def check(record, type, fields):
         assert record.type == type, f"expected record {type}, got {record}"
         for name, value in fields.items():
             assert getattr(record, name) == value, f"{name}: expected {value}, got {record}"
@@ -199,13 +202,23 @@ class Negotiator(End):
 
     def __init__(self, path):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.settimeout(PATIENCE)
+        # Blocking, so that it waits when the queue of connections is full; but not for ever.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE), 0))
         sock.connect(str(path))
         super().__init__(sock)
         self.requests = 0
         self.offer = None
         self.contexts = []
         self.live = []
+        self.gone = []
+
+    def expect(self, type, **fields):
+        """As End.expect(); but clients may be told as gone at any time in between."""
+        record = self.gone.pop(0) if type == GONE and self.gone else self.recv()
+        while type != GONE and record.type == GONE:
+            self.gone.append(record)
+            record = self.recv()
+        return self.check(record, type, fields)
 
     def read_offer(self):
         """Everything from OFFER to READY."""
@@ -409,11 +422,11 @@ class Program:
 LAUNCH = """
 n=$1; shift
 for ((i = 0; i < n; i++)); do
-    exec {at}<&"$1"
+    eval "exec {at}<&$1 $1<&-"
     moved+=("$at"); shift
 done
 for ((i = 0; i < n; i++)); do
-    eval "exec $((i + 3))<&${moved[i]}"
+    eval "exec $((i + 3))<&${moved[i]} ${moved[i]}<&-"
 done
 export LISTEN_FDS=$n LISTEN_PID=$$
 exec "$@"

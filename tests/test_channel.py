@@ -112,12 +112,16 @@ def test_a_connection_is_offered_size_flags_block_sizes_and_contexts(export):
 
 def test_two_negotiators_are_served_at_once(export):
     one, two = connect(export), connect(export)
+    connections = []
     for ours in (one, two):
-        sock, _ = ours.client()
+        sock, grant = ours.client()
         with client_over(sock) as client:
             client.write(0, b"x" * 512)
-    grants = [one.expect(GONE), two.expect(GONE)]
-    assert grants[0].connection != grants[1].connection
+        connections.append(grant.connection)
+        # Whoever handed it over, both are told of its end.
+        one.expect(GONE, connection=grant.connection)
+        two.expect(GONE, connection=grant.connection)
+    assert connections[0] != connections[1]
 
 
 def test_a_start_that_fails_tells_those_who_wait_and_ends_with_1(start, tmp_path):
@@ -412,13 +416,14 @@ HOSTILE = {
 @pytest.mark.parametrize("which", HOSTILE)
 def test_a_record_that_is_wrong_ends_that_channel_only(export, which):
     bystander = connect(export)
-    sock, _ = bystander.client()
+    sock, grant = bystander.client()
     ours = connect(export)
     with contextlib.suppress(channel.Closed):
         ours.send(HOSTILE[which])
     assert ours.closed()
     with client_over(sock) as client:
         assert client.read(0, 512) == bytes(512)
+    bystander.expect(GONE, connection=grant.connection)
     bystander.granted()
     assert export.alive()
 
@@ -511,6 +516,7 @@ def test_a_negotiator_that_never_reads_costs_others_nothing(export):
 
 
 def test_a_hundred_channel_connections_are_survived(export):
+    serves(export)
     fds = export.n_fds()
     many = []
     for _ in range(100):

@@ -490,9 +490,8 @@ def qemu_io(path, *words):
 def test_qemu_may_not_open_a_file_that_is_exported_writable(serve, file_disk):
     path = file_disk(MIB)
     serve(path)
-    for words in (["-c", "write 0 512"], ["-r", "-c", "read 0 512"]):
-        done = qemu_io(path, *words)
-        assert done.returncode != 0 and "lock" in done.stderr, done
+    done = qemu_io(path, "-c", "write 0 512")
+    assert done.returncode != 0 and "lock" in done.stderr, done
     assert path.read_bytes() == bytes(MIB)
 
 
@@ -542,11 +541,9 @@ def test_a_file_that_qemu_exports_writable_is_refused(refused, file_disk, qemu_n
     assert_sentence(refused(path, read_only=True), path)
 
 
-def test_a_file_that_qemu_exports_read_only_is_served_read_only(
-        serve, refused, file_disk, qemu_nbd):
+def test_a_file_that_qemu_exports_read_only_is_served_read_only(serve, file_disk, qemu_nbd):
     path = file_disk(MIB)
     qemu_nbd(path, "--read-only")
-    assert_sentence(refused(path), path)
     assert serve(path, read_only=True).client().read(0, 512) == bytes(512)
 
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -306,14 +307,15 @@ bool admit_abandon(struct link *link, uint64_t token)
 static void log_end(const struct admission *a, const struct conn *conn)
 {
 	const struct conn_stats *stats = &conn->stats;
-	char read[32], written[32];
+	char read[32], written[32], failed[48] = "";
 
 	format_size(stats->bytes_read, read, sizeof read);
 	format_size(stats->bytes_written, written, sizeof written);
+	if (stats->n_errors)
+		(void) snprintf(failed, sizeof failed, ", %" PRIu64 " failed", stats->n_errors);
 	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer,
-	          reason_word(conn->reason) }, "connection %" PRIu64 " ends: %" PRIu64 " requests, "
-	          "%s read, %s written, %" PRIu64 " errors", conn->id, stats->n_requests, read, written,
-	          stats->n_errors);
+	          reason_word(conn->reason) }, "connection %" PRIu64 " ends: %" PRIu64 " requests%s, "
+	          "%s read, %s written", conn->id, stats->n_requests, failed, read, written);
 }
 
 void admit_gone(struct admission *a, struct conn *conn)

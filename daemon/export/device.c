@@ -18,6 +18,9 @@
 #include "base/log.h"
 #include "export/queue.h"
 
+/* Linux's page cache miscounts SEEK_DATA in the last page below 2^63 and finds nothing there. */
+#define SEEK_TRUSTED ((uint64_t) INT64_MAX - (2u << 20))
+
 #define EXPORT_SECTOR 512u              /* an export's size is a multiple of this */
 
 /* Opens what `path_fd` (O_PATH) names once more, with the flags that I/O needs. */
@@ -76,7 +79,7 @@ static int open_data(struct device *dev, int path_fd, const struct stat *st, boo
 		flags |= O_EXCL;
 	if (dev->direct)
 		dev->fd = reopen(path_fd, flags | O_DIRECT);
-	if (dev->direct && ((dev->fd < 0 && errno == EINVAL) || (dev->fd >= 0 && is_tmpfs(dev->fd)))) {
+	if (dev->direct && ((dev->fd < 0 && errno == EINVAL) || (dev->fd >= 0 && !dev->is_block && is_tmpfs(dev->fd)))) {
 		close_fd(&dev->fd);
 		dev->direct = false;
 		log_notice("%s: its file system has no direct I/O; reads and writes go through the "
@@ -231,15 +234,19 @@ static uint64_t last_hole(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
 	if (fstat(fd, &st) < 0 || (uint64_t) st.st_size <= offset)
 		return end;
 	*ret_hole = true;
+	if (end > SEEK_TRUSTED)
+		end = SEEK_TRUSTED;
 	return (uint64_t) st.st_size < end ? (uint64_t) st.st_size : end;
 }
 
 uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
 {
-	off_t data = lseek(fd, (off_t) offset, SEEK_DATA);
-	off_t hole;
+	off_t data, hole;
 
 	*ret_hole = false;
+	if (offset >= SEEK_TRUSTED)
+		return end;
+	data = lseek(fd, (off_t) offset, SEEK_DATA);
 	if (data < 0)
 		return errno == ENXIO ? last_hole(fd, offset, end, ret_hole) : end;
 	if ((uint64_t) data > offset) {
