@@ -177,6 +177,7 @@ def test_a_write_that_was_cut_off_leaves_sectors_alone_that_did_not_arrive(serve
     server = serve(file_disk(8 * MIB, pattern(8 * MIB)))
     (export,) = server.pids("nbd-export")
     reader = server.client()
+    reader.read(0, 512)  # the export has it
     before = n_fds(export)
     client = server.client()
     client.send(
@@ -280,7 +281,7 @@ class Crowd:
         self.sending = {}  # socket: list of memoryviews
         self.selector = selectors.DefaultSelector()
         self.scratch = bytearray(MIB)
-        self.zeroes = memoryview(bytes(MUCH))
+        self.payload = memoryview(b"payload." * (MUCH // 8))
 
     def connect(self, mode):
         client = self.server.client(mode=mode)
@@ -301,7 +302,7 @@ class Crowd:
         sock = self.connect(wire.SIMPLE)
         self.expect(sock, AT_ONCE * 16)
         for i in range(AT_ONCE):
-            self.queue(sock, [self.header(wire.SIMPLE, wire.CMD_WRITE, i), self.zeroes])
+            self.queue(sock, [self.header(wire.SIMPLE, wire.CMD_WRITE, i), self.payload])
 
     def deaf(self, mode):
         sock = self.connect(mode)
@@ -309,7 +310,7 @@ class Crowd:
 
     def stalling(self, mode, length):
         sock = self.connect(mode)
-        self.queue(sock, [self.header(mode, wire.CMD_WRITE, 1), self.zeroes[:length]])
+        self.queue(sock, [self.header(mode, wire.CMD_WRITE, 1), self.payload[:length]])
 
     def expect(self, sock, length):
         self.moving[sock] = length
@@ -378,7 +379,7 @@ def test_memory_stays_within_the_budget_and_all_that_move_are_served(
     serve, tmpfs_disk, counts, programs
 ):
     budget = 64 * MIB
-    server = serve(tmpfs_disk(2 * MUCH), memory="64M")
+    server = serve(tmpfs_disk(2 * MUCH, b"content." * (2 * MUCH // 8)), memory="64M")
     (export,) = server.pids("nbd-export")
     rng = seeded()
     crowd = Crowd(server)

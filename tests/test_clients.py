@@ -20,10 +20,6 @@ def uri_of(server, name=""):
     return f"nbd+unix:///{name}?socket={server.socket}"
 
 
-def libnbd_program(name):
-    return needs_program(name)
-
-
 def content(size=8 * MIB):
     """A quarter of data, a quarter of nothing, a quarter of data ..."""
     quarter = size // 4
@@ -150,10 +146,22 @@ def connect(cleanup):
     return make
 
 
-LIBNBD_MODES = {
-    "simple": lambda handle: handle.set_request_structured_replies(False),
-    "structured": lambda handle: handle.add_meta_context("base:allocation"),
-}
+def unaligned(handle):
+    """Makes libnbd send what is smaller than the minimum block, which we promise to take."""
+    handle.set_strict_mode(handle.get_strict_mode() & ~nbd.STRICT_ALIGN)
+
+
+def simple(handle):
+    unaligned(handle)
+    handle.set_request_structured_replies(False)
+
+
+def structured(handle):
+    unaligned(handle)
+    handle.add_meta_context("base:allocation")
+
+
+LIBNBD_MODES = {"simple": simple, "structured": structured}
 
 
 @pytest.mark.parametrize("mode", LIBNBD_MODES)
@@ -218,7 +226,7 @@ def test_libnbd_reads_structured_chunks_of_data_and_holes(serve, connect, sparse
 
 @pytest.mark.parametrize("size", [512, 4096, 65536, 5001])
 def test_libnbd_keeps_128_requests_in_flight(serve, connect, file_disk, size):
-    handle = connect(serve(file_disk(16 * MIB)))
+    handle = connect(serve(file_disk(16 * MIB)), prepare=unaligned)
     rng = seeded()
     wanted = [rng.randbytes(size) for _ in range(128)]
     done = []
@@ -346,20 +354,24 @@ def fio_words(uri, *more):
     return [needs_fio_nbd(), "--name=verify", *FIO, f"--uri={uri}", *more]
 
 
-@pytest.mark.parametrize(
-    "load",
-    [
-        ("--rw=randwrite", "--bs=4k", "--iodepth=128"),
-        ("--rw=randrw", "--bsrange=512-64k", "--bs_unaligned=0", "--iodepth=32"),
-        ("--rw=write", "--bs=1000", "--iodepth=64"),
-        ("--rw=write", "--bs=1m", "--iodepth=4"),
-    ],
-    ids=["4k", "mixed", "odd", "1m"],
-)
+FIO_LOADS = {
+    "4k": ("--rw=randwrite", "--bs=4k", "--iodepth=128"),
+    "mixed": ("--rw=randrw", "--bsrange=4k-64k", "--iodepth=32"),
+    "1m": ("--rw=write", "--bs=1m", "--iodepth=4"),
+}
+
+
+@pytest.mark.parametrize("load", FIO_LOADS)
 @pytest.mark.parametrize("kind", ["file", "loop4096"])
 def test_fio_reads_back_what_it_wrote(serve, disk, kind, load):
     server = serve(disk(kind, 16 * MIB))
-    run(*fio_words(uri_of(server), "--size=16m", *load))
+    run(*fio_words(uri_of(server), "--size=16m", *FIO_LOADS[load]))
+
+
+@pytest.mark.parametrize("size", ["--bs=1000", "--bsrange=512-20k"])
+def test_fio_reads_back_odd_blocks_where_the_minimum_is_1(serve, file_disk, size):
+    server = serve(file_disk(16 * MIB), direct="no")
+    run(*fio_words(uri_of(server), "--size=16m", "--rw=write", size, "--iodepth=64"))
 
 
 # Several at once -------------------------------------------------------------------------
@@ -377,8 +389,8 @@ def test_several_programs_work_at_once(serve, disk, tmp_path):
         [nbdcopy, "--connections=3", still, tmp_path / "b"],
         [qemu_img, "compare", "-f", "raw", "-F", "raw", still, str(disks[0]), "-U"],
         *(
-            fio_words(busy, "--rw=randwrite", "--bsrange=1000-20k", "--bs_unaligned=1",
-                      "--iodepth=16", f"--offset={i * quarter}", f"--size={quarter}")
+            fio_words(busy, "--rw=randwrite", "--bsrange=512-20k", "--iodepth=16",
+                      f"--offset={i * quarter}", f"--size={quarter}")
             for i in range(4)
         ),
     ]
@@ -441,6 +453,7 @@ def tcp_uri(server, name=""):
 EXTENDED = """
 import nbd, sys
 h = nbd.NBD()
+h.set_strict_mode(h.get_strict_mode() & ~nbd.STRICT_ALIGN)
 h.add_meta_context("base:allocation")
 h.add_meta_context("qemu:allocation-depth")
 h.connect_uri(sys.argv[1])
@@ -486,6 +499,7 @@ def test_libnbd_with_extended_headers_reaches_all_of_16_tib(serve, tmpfs_disk, d
 IN_FLIGHT = """
 import nbd, random, sys
 h = nbd.NBD()
+h.set_strict_mode(h.get_strict_mode() & ~nbd.STRICT_ALIGN)
 h.connect_uri(sys.argv[1])
 assert h.get_extended_headers_negotiated()
 rng = random.Random(int(sys.argv[2]))

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Ranges stand in a line, as they came.  One that conflicts with somebody before it waits for the
+ * latest of them alone, and looks again when that one is gone: so a release wakes only
+ * those who may have a chance.
+ */
 #include "export/order.h"
 
 #include <assert.h>
@@ -7,7 +12,6 @@
 void order_init(struct order *order)
 {
 	*order = (struct order) { 0 };
-	order->waiting_end = &order->waiting;
 }
 
 static bool conflict(const struct range *a, const struct range *b)
@@ -15,81 +19,63 @@ static bool conflict(const struct range *a, const struct range *b)
 	return (a->alone || b->alone) && a->start < b->end && b->start < a->end;
 }
 
-/* `until`: look only at those that came before it. */
-static bool blocked(const struct order *order, const struct range *range, const struct range *until)
+/* Holds the range, or has it wait for the latest before it that is in its way. */
+static bool hold_or_wait(struct range *range)
 {
-	for (const struct range *r = order->held; r; r = r->next)
-		if (conflict(r, range))
-			return true;
-	for (const struct range *r = order->waiting; r != until; r = r->next)
-		if (conflict(r, range))
-			return true;
-	return false;
-}
+	struct range *blocker = range->earlier;
 
-static void hold(struct order *order, struct range *range)
-{
-	range->held = true;
-	range->waiting = false;
-	range->prev = NULL;
-	range->next = order->held;
-	if (range->next)
-		range->next->prev = range;
-	order->held = range;
+	while (blocker && !conflict(blocker, range))
+		blocker = blocker->earlier;
+	range->held = !blocker;
+	range->waiting = blocker != NULL;
+	if (blocker) {
+		range->next_dependent = blocker->dependents;
+		blocker->dependents = range;
+	}
+	return range->held;
 }
 
 bool order_take(struct order *order, struct range *range)
 {
 	assert(!range->held && !range->waiting && range->start < range->end);
 
+	range->dependents = NULL;
+	range->later = NULL;
+	range->earlier = order->last;
+	if (range->earlier)
+		range->earlier->later = range;
+	order->last = range;
+	order->n_alone += range->alone;
+
 	/* The usual case: nobody needs a range alone, and nothing has to be compared. */
-	if (range->alone)
-		order->n_alone++;
-	if (order->n_alone == 0 || !blocked(order, range, NULL)) {
-		hold(order, range);
+	if (order->n_alone == 0) {
+		range->held = true;
 		return true;
 	}
-	range->waiting = true;
-	range->next = NULL;
-	*order->waiting_end = range;
-	order->waiting_end = &range->next;
-	return false;
-}
-
-/* Takes the first that is not blocked any more off the queue, or NULL. */
-static struct range *next_ready(struct order *order)
-{
-	for (struct range **at = &order->waiting; *at; at = &(*at)->next) {
-		struct range *r = *at;
-
-		if (blocked(order, r, r))
-			continue;
-		*at = r->next;
-		if (!*at)
-			order->waiting_end = at;
-		return r;
-	}
-	return NULL;
+	return hold_or_wait(range);
 }
 
 void order_give(struct order *order, struct range *range)
 {
-	struct range *r;
+	struct range *dependent, *next;
 
 	if (!range->held)
 		return;
 	range->held = false;
-	if (range->alone)
-		order->n_alone--;
-	if (range->prev)
-		range->prev->next = range->next;
+	order->n_alone -= range->alone;
+	if (range->earlier)
+		range->earlier->later = range->later;
+	if (range->later)
+		range->later->earlier = range->earlier;
 	else
-		order->held = range->next;
-	if (range->next)
-		range->next->prev = range->prev;
+		order->last = range->earlier;
 
-	while (order->waiting && (r = next_ready(order))) {
-		hold(order, r);
-		r->granted(r);
+	/* The range itself may be gone as soon as one of them goes on. */
+	dependent = range->dependents;
+	range->dependents = NULL;
+	for (; dependent; dependent = next) {
+		next = dependent->next_dependent;
+		if (hold_or_wait(dependent))
+			dependent->granted(dependent);
 	}
 }

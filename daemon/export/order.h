@@ -21,12 +21,13 @@ struct range {
 	bool alone;
 	bool held, waiting;
 	void (*granted)(struct range *range);   /* called later, where order_take() was false */
-	struct range *next, *prev;
+	struct range *earlier, *later;  /* all of them, as they came */
+	struct range *dependents;       /* who waits for this one, linked by next_dependent */
+	struct range *next_dependent;
 };
 
 struct order {
-	struct range *held;             /* any order */
-	struct range *waiting, **waiting_end;   /* first come first */
+	struct range *last;             /* the latest that came */
 	unsigned n_alone;               /* of those held or waiting */
 };
 

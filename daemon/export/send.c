@@ -29,10 +29,6 @@ static void release(struct conn *conn, struct out *out)
 
 void conn_queue(struct conn *conn, struct out *out)
 {
-	if (conn->dead) {
-		release(conn, out);
-		return;
-	}
 	out->next = NULL;
 	*conn->out_end = out;
 	conn->out_end = &out->next;

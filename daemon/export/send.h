@@ -12,7 +12,8 @@
 struct conn;
 struct out;
 
-/* Appends to the connection's queue; sent before the ring sleeps.  A dead connection drops it. */
+/* Appends to the connection's queue; sent before the ring sleeps.  On a dead connection it is
+ * dropped then, behind what a send that is still under way refers to. */
 void conn_queue(struct conn *conn, struct out *out);
 
 /* Sends what is queued, unless a send is under way. */
