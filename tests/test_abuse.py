@@ -19,6 +19,10 @@ from seed import seeded
 from test_channel import mutate
 
 
+MUCH = 32 * MIB
+AT_ONCE = 16
+
+
 def rss(pid):
     """Resident memory in bytes."""
     pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -263,11 +267,30 @@ def test_thousands_of_writes_that_share_sectors_cost_others_little(serve, file_d
     assert got == b"".join(bytes([1 + i]) * 65536 for i in range(40))
 
 
+@by_mode()
+@pytest.mark.parametrize("seconds", [0, 0.05, 1.5], ids=["at-once", "soon", "later"])
+def test_clients_that_asked_for_much_and_leave_free_everything(serve, file_disk, mode, seconds):
+    """Before, while and after their unread replies have to give their memory up."""
+    server = serve(file_disk(64 * MIB, b"content." * (8 * MIB)))
+    (export,) = server.pids("nbd-export")
+    bystander = server.client()
+    bystander.read(0, 8)  # it is there now
+    before = n_fds(export)
+    for _ in range(1 if seconds > 1 else 8):
+        clients = [server.client(mode=mode) for _ in range(8)]
+        for client in clients:
+            for i in range(16):
+                client.send_read((i % 2) * MUCH, MUCH)
+        leave_at = time.monotonic() + seconds
+        while time.monotonic() < leave_at:
+            assert bystander.read(0, 8) == b"content."
+        for client in clients:
+            client.close()
+    wait_until(lambda: n_fds(export) <= before, "the export to close them all")
+    assert bystander.read(0, 8) == b"content."
+
+
 # Memory ----------------------------------------------------------------------------------
-
-MUCH = 32 * MIB
-AT_ONCE = 16
-
 
 class Crowd:
     """

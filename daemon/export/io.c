@@ -10,7 +10,7 @@ static void go_on(struct piece *piece);
 
 static void finish(struct piece *piece, int error)
 {
-	piece->slot->n_io--;
+	piece->slot->n_io -= !piece->evicted;
 	piece->io_done(piece, error);
 }
 
@@ -97,7 +97,7 @@ static void begin(struct piece *piece, uint8_t *at, uint64_t start, uint32_t len
 	piece->io_length = length;
 	piece->io_done = done;
 	piece->moved = 0;
-	piece->slot->n_io++;
+	piece->slot->n_io += !piece->evicted;   /* one that is read again was counted before */
 	go_on(piece);
 }
 

@@ -13,7 +13,8 @@
 struct piece;
 
 /* `done` gets 0 or a positive errno, always later.  While it is under way the piece
- * counts in slot->n_io; it no longer does when `done` runs. */
+ * counts in slot->n_io; it no longer does when `done` runs.  (One that was evicted and is read
+ * again does not: its reply is queued already.) */
 typedef void (*piece_done)(struct piece *piece, int error);
 
 /* Reads piece->length bytes at piece->start into its buffer. */
