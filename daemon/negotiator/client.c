@@ -64,7 +64,7 @@ static enum client_progress no_input(struct client *client, int r)
 /* CLIENT_GOES_ON when the `want` bytes of `head` are complete. */
 static enum client_progress receive_head(struct client *client, size_t want)
 {
-	size_t len;
+	size_t len = 0;
 	int r;
 
 	while (client->head_len < want) {
@@ -153,7 +153,7 @@ static enum client_progress step_payload(struct client *client)
 {
 	struct payload *p = &client->payload;
 	size_t total = client->negotiation.header.length;
-	size_t len, want;
+	size_t len = 0, want;
 	int r;
 
 	r = payload_make_room(p, &client->server->budget, total);
@@ -180,7 +180,7 @@ static enum client_progress step_skip(struct client *client)
 {
 	static uint8_t unread[64 << 10];        /* written, never looked at */
 	size_t want = client->skip_left < sizeof unread ? client->skip_left : sizeof unread;
-	size_t len;
+	size_t len = 0;
 	int r;
 
 	r = receive(client, unread, want, &len);
