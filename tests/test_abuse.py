@@ -292,6 +292,24 @@ def test_clients_that_asked_for_much_and_leave_free_everything(serve, file_disk,
 
 # Memory ----------------------------------------------------------------------------------
 
+@by_mode()
+def test_clients_that_read_late_get_every_byte(serve, file_disk, mode):
+    """Their replies gave the memory up meanwhile, and have to be read once more."""
+    wanted = pattern(MIB) * 32
+    server = serve(file_disk(32 * MIB, wanted))
+    clients = [server.client(mode=mode) for _ in range(3)]
+    for client in clients:
+        for _ in range(2):
+            client.send_read(0, MUCH)
+    bystander = server.client()
+    late = time.monotonic() + 1.5
+    while time.monotonic() < late:
+        assert bystander.read(4096, 512) == wanted[4096:4608]
+    for client in clients:
+        while client.pending:
+            assert client.wait_any().data == wanted
+
+
 class Crowd:
     """
     Clients by the dozen on one selector, each with 16 requests of 32 MiB outstanding:

@@ -477,6 +477,7 @@ def test_random_records_never_end_the_export(export, counts):
     bystander_channel = connect(export)
     bystander, _ = bystander_channel.client()
     bystander = client_over(bystander)
+    bystander.read(0, 512)  # it is there now
     fds = export.n_fds()
     ours = connect(export)
     for step in range(counts(300, 20_000)):

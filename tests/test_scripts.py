@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scripts themselves: the layer check on made-up trees, usage and help texts."""
+"""The scripts and the documents: the layer check on made-up trees, usage and help texts, and
+whether what there is to configure is written down."""
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -142,3 +144,42 @@ def test_ci_runs_the_test_script_and_nothing_else():
     lines = (ROOT / ".ci/run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith("#")]
     assert len(commands) == 1 and commands[0].endswith('scripts/test"')
+
+
+def documented(name):
+    return (ROOT / "docs" / name).read_text()
+
+
+def test_every_key_of_an_export_is_documented():
+    source = (ROOT / "daemon/base/export-settings.c").read_text()
+    keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
+    assert "Device" in keys
+    assert [key for key in keys if f"| `{key}=` |" not in documented("configuration.md")] == []
+
+
+@pytest.mark.parametrize("words", [["nbdctl", "serve"], ["negotiator"], ["export"]])
+def test_every_option_of_a_program_is_documented(programs, words):
+    program = getattr(programs, words[0])
+    said = subprocess.run([program, *words[1:], "--help"], capture_output=True, text=True,
+                          timeout=60).stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", said, re.M)) - {"--help", "--version"}
+    assert "--debug" in options
+    assert [o for o in sorted(options) if f"`{o}" not in documented("configuration.md")] == []
+
+
+def test_every_option_error_that_is_sent_is_documented():
+    sources = [*(ROOT / "daemon/negotiator").glob("*.c"), *(ROOT / "daemon/wire").glob("option.c")]
+    text = "".join(path.read_text() for path in sources)
+    errors = set(re.findall(r"NBD_REP_(ERR_[A-Z_]+)", text))
+    assert "ERR_UNKNOWN" in errors
+    assert [error for error in sorted(errors) if error not in documented("protocol.md")] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/testing.md",
+                                  "docs/processes.md", "docs/configuration.md",
+                                  "docs/protocol.md"])
+def test_files_that_a_document_names_are_there(name):
+    text = (ROOT / name).read_text()
+    paths = set(re.findall(r"(?<![\w/])((?:docs|scripts|tests|daemon)/[\w./*-]*[\w*])", text))
+    paths -= {path for path in paths if "NAME" in path or "*" in path}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
