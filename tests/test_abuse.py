@@ -638,3 +638,33 @@ def test_many_clients_come_and_go(serve, file_disk, counts):
             if step % 2:
                 assert client.wait(cookie).error == 0
     wait_until(lambda: n_fds(export) <= before, "their descriptors to be closed")
+
+
+def test_replies_of_many_clients_at_once_reach_whom_they_are_for(serve, file_disk):
+    """More requests become ready together than the ring's queue has entries."""
+    server = serve(file_disk(MIB, b"".join(i.to_bytes(8, "big") * 64 for i in range(2048))))
+    (export,) = server.pids("nbd-export")
+    clients = [server.client(mode=wire.STRUCTURED) for _ in range(200)]
+    rng = seeded()
+    wanted = []
+    for i, client in enumerate(clients):
+        offsets = {k: rng.randrange(2048) for k in range(600)}
+        lengths = {k: rng.choice((0, 0, 512)) for k in offsets}
+        wanted.append((offsets, lengths))
+    os.kill(export, signal.SIGSTOP)
+    for i, client in enumerate(clients):
+        offsets, lengths = wanted[i]
+        client.send(b"".join(
+            wire.request_header(wire.STRUCTURED, wire.CMD_READ, offsets[k] * 512, lengths[k], 0,
+                                i << 32 | k)
+            for k in offsets))
+    os.kill(export, signal.SIGCONT)
+    for i, client in enumerate(clients):
+        offsets, lengths = wanted[i]
+        for _ in offsets:
+            magic, _, _, cookie, length = struct.unpack(">IHHQI", client.recv(20))
+            body = client.recv(length)
+            assert magic == 0x668E33EF and cookie >> 32 == i
+            k = cookie & 0xFFFFFFFF
+            want = offsets[k].to_bytes(8, "big") * 64 if lengths[k] else b""
+            assert body[8:] == want

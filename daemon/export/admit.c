@@ -17,6 +17,7 @@
 
 #define USEC_PER_SEC 1000000ull
 #define PREFERRED_BLOCK_LEAST 4096u
+#define PREFERRED_BLOCK_MOST (1u << 20)
 
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
@@ -40,9 +41,12 @@ static uint16_t flags_of(const struct export *export)
 /* A power of two, at least 4096, that suits the medium. */
 static uint32_t preferred_block(const struct device *dev)
 {
-	uint32_t size = PREFERRED_BLOCK_LEAST;
+	uint32_t size = PREFERRED_BLOCK_LEAST, optimal = dev->optimal_io;
 
-	while (size < dev->sector || (size < dev->physical_block && size < 65536))
+	if (optimal & (optimal - 1))            /* a RAID's stripe may be no power of two */
+		optimal = 0;
+	while (size < dev->sector || (size < dev->physical_block && size < 65536) ||
+	       (size < optimal && size < PREFERRED_BLOCK_MOST))
 		size *= 2;
 	return size;
 }

@@ -29,7 +29,7 @@ void start_cache(struct slot *slot)
 	}
 	sqe = ring_sqe(&export->ring);
 	io_uring_prep_fadvise(sqe, export->device.fd, slot->req.offset,
-	                      (off_t) slot->req.length, POSIX_FADV_WILLNEED);
+	                      (uint32_t) slot->req.length, POSIX_FADV_WILLNEED);
 	slot->n_io++;
 	ring_start(&export->ring, sqe, &slot->op, on_advised);
 }

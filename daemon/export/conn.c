@@ -19,6 +19,7 @@ struct conn *conn_new(struct export *export, int fd)
 	conn->export = export;
 	conn->fd = fd;
 	conn->out_end = &conn->out;
+	conn->is_silent = true;
 	conn->starved_end = &conn->starved;
 	return conn;
 }
@@ -51,7 +52,8 @@ static void on_arrival(struct letter *letter)
 	export->conns = conn;
 	export->n_conns++;
 	memory_admit(&export->memory, &conn->holder);
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
+	conn->taken = conn->given;
 	if (export->draining)
 		conn_end(conn, REASON_SHUTDOWN);
 	conn_unsettle(conn);

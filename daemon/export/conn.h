@@ -20,7 +20,8 @@
 #define CONN_MAX_SLOTS 128u
 #define CONN_STALL_SECONDS 30           /* without progress, while others wait for memory */
 #define CONN_EVICT_MS 500               /* until unread replies give their memory up */
-#define CONN_DRAIN_SECONDS 10           /* for a client to take its last replies */
+#define CONN_DRAIN_SECONDS 10           /* without progress, while the export stops */
+#define CONN_DRAIN_SECONDS_ALL 60       /* until it waits for no client any more */
 
 /* What is being received. */
 enum receiving {
@@ -73,6 +74,7 @@ struct conn {
 	/* Sending: see send.c */
 	struct op send_op;
 	struct out *out, **out_end;
+	bool is_silent;                 /* no reply is due */
 	bool evicting, reloading;
 	unsigned n_evicted;             /* pieces in the queue whose buffers were given up */
 	struct piece *reload;           /* the first of them, while it waits for memory */
@@ -80,7 +82,8 @@ struct conn {
 	bool ending;                    /* in order: no more requests are read */
 	bool dead;                      /* at once: nothing is sent or started any more */
 	enum reason reason;
-	struct timespec progress;       /* the last time the client took or gave a byte */
+	struct timespec given;          /* the last time the client gave a byte */
+	struct timespec taken;          /* the last time it took one, or had none to take */
 	struct conn_stats stats;
 };
 

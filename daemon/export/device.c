@@ -160,6 +160,17 @@ static int check_size(struct device *dev, struct failure *why)
 	return 0;
 }
 
+/* An inode's number comes back with another file; its time of birth does not. */
+static void identify_file(struct device *dev, const struct stat *st)
+{
+	struct statx stx = { 0 };
+
+	(void) statx(dev->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx);
+	(void) snprintf(dev->identity, sizeof dev->identity,
+	                "file-%" PRIx64 "-%" PRIu64 "-%" PRId64 ".%u", (uint64_t) st->st_dev,
+	                (uint64_t) st->st_ino, (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+}
+
 static int open_all(struct device *dev, const struct export_settings *s, struct failure *why)
 {
 	AUTO_FD path_fd = open(s->device, O_PATH | O_CLOEXEC);
@@ -190,8 +201,7 @@ static int open_all(struct device *dev, const struct export_settings *s, struct 
 		dev->physical_block = (uint32_t) st.st_blksize;
 		dev->write_cache = true;
 		dev->can_discard = true;
-		(void) snprintf(dev->identity, sizeof dev->identity, "file-%" PRIx64 "-%" PRIu64,
-		                (uint64_t) st.st_dev, (uint64_t) st.st_ino);
+		identify_file(dev, &st);
 		r = device_lock(dev->fd, dev->path, !dev->read_only, s->shared, why);
 	}
 	if (r == 0)

@@ -65,6 +65,7 @@ static void on_last_flush(struct op *op, int res, uint32_t flags)
 	(void) flags;
 	if (res < 0)
 		flush_failed(export, -res, "flushing the device at the end failed");
+	export->last_flush_failed = res < 0;
 	export->ring.stop = true;
 	export->drained.open = on_drained;
 	mailbox_post(&export->mail, &export->drained);
@@ -95,10 +96,9 @@ static void on_drain(struct letter *letter)
 	struct export *export = container_of(letter, struct export, drained);
 
 	export->draining = true;
-	for (struct conn *conn = export->conns; conn; conn = conn->next) {
-		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &export->drain_began);
+	for (struct conn *conn = export->conns; conn; conn = conn->next)
 		conn_unsettle(conn);
-	}
 	export_watch(export);
 }
 

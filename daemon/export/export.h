@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/export-settings.h"
 #include "export/device.h"
@@ -45,6 +46,8 @@ struct export {
 	struct conn *starved, **starved_end;    /* waiting for memory, first come first */
 	unsigned n_conns, n_busy;
 	bool draining;                  /* no new request is served */
+	struct timespec drain_began;
+	bool last_flush_failed;
 	struct letter drained;
 	struct op tick_op;              /* once a second, while there is something to watch */
 	struct __kernel_timespec tick_time;

@@ -15,14 +15,23 @@
 int latch_open(struct latch *latch, const char *state_dir, const char *identity,
                struct failure *why)
 {
+	struct stat st;
+
 	*latch = (struct latch) { 0 };
 	if (mkdir(state_dir, 0700) < 0 && errno != EEXIST)
 		return fail(why, errno, "cannot make the state directory %s", state_dir);
+	if (lstat(state_dir, &st) < 0 || access(state_dir, R_OK | W_OK | X_OK) < 0)
+		return fail(why, errno, "cannot use the state directory %s", state_dir);
+	if (!S_ISDIR(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
+		return fail_plain(why, EPERM, "the state directory %s belongs to somebody else",
+		                  state_dir);
 	if (asprintf(&latch->path, "%s/flush-failed-%s", state_dir, identity) < 0) {
 		latch->path = NULL;
 		return fail(why, ENOMEM, "cannot name the state file");
 	}
 	latch->set = access(latch->path, F_OK) == 0;
+	if (!latch->set && errno != ENOENT)
+		return fail(why, errno, "cannot look for %s", latch->path);
 	if (latch->set)
 		log_warning("an earlier flush of this device failed: FLUSH and FUA go on failing, since "
 		            "data that was acknowledged may be lost.  Check the device, then stop the "

@@ -133,14 +133,19 @@ static int take_listener(int *ret, struct failure *why)
 	return 0;
 }
 
-/* Where a failed flush is remembered. */
+/* Where a failed flush is remembered: until the machine is restarted, whoever we are. */
 static const char *state_folder(char *buf, size_t size)
 {
 	const char *given = getenv("RUNTIME_DIRECTORY"), *user = getenv("XDG_RUNTIME_DIR");
 
 	if (given && *given)
 		return given;
-	(void) snprintf(buf, size, "%s/nbd-export", geteuid() != 0 && user && *user ? user : "/run");
+	if (geteuid() == 0)
+		return "/run/nbd-export";
+	if (user && *user)
+		(void) snprintf(buf, size, "%s/nbd-export", user);
+	else
+		(void) snprintf(buf, size, "/tmp/nbd-export-%u", geteuid());
 	return buf;
 }
 
@@ -181,7 +186,8 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
 	(void) source;
 	if (server->admission.draining)
 		return 0;
-	log_info("%s: finishing what is in flight", strsignal((int) info->ssi_signo));
+	log_about(LOG_INFO, &(struct subject) { server->export.settings->label, NULL, NULL },
+	          "%s: finishing what is in flight", strsignal((int) info->ssi_signo));
 	(void) sd_notify(false, "STOPPING=1\nSTATUS=Finishing what is in flight");
 	admit_drain(&server->admission);
 	export_drain(&server->export);
@@ -256,6 +262,9 @@ static int serve(const struct export_settings *settings, int listener, struct fa
 		r = sd_event_loop(server->event);
 		if (r < 0)
 			(void) fail(why, -r, "the event loop ended");
+		else if (server->export.last_flush_failed)
+			r = fail_plain(why, EIO, "the last flush failed: what was written since the one "
+			               "before may be lost");
 	}
 	if (server->ring_runs) {
 		pthread_join(server->ring_thread, NULL);

@@ -256,7 +256,8 @@ static void begin_reading(struct slot *slot)
 	slot->whole = undivided(slot) && !one_piece;
 	if (slot->whole)
 		resume = resume_whole;
-	if (!resume(slot))
+	/* One whose replies were evicted gets no more memory until it has taken them. */
+	if (slot->conn->n_evicted || !resume(slot))
 		conn_starve(slot, resume);
 }
 

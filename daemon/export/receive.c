@@ -366,7 +366,7 @@ static void on_received(struct op *op, int res, uint32_t flags)
 			give_back(conn);
 	}
 	if (res > 0) {
-		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
 		if (!(flags & IORING_CQE_F_BUFFER))
 			write_filled(conn->filling, (uint32_t) res);
 		else if (!conn->dead)

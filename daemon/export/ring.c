@@ -167,7 +167,10 @@ struct msghdr *ring_message(struct ring *ring, unsigned n)
 	struct msghdr *msg;
 
 	assert(n <= RING_IOV_MAX);
-	if (ring->iov_used + n > RING_IOV_MAX || ring->messages_used == RING_MESSAGES_MAX)
+	/* Also for the entry that will use it: ring_sqe() must not submit in between, which
+	 * would give this message to the next who asks. */
+	while (ring->iov_used + n > RING_IOV_MAX || ring->messages_used == RING_MESSAGES_MAX ||
+	       io_uring_sq_space_left(&ring->uring) == 0)
 		submit(ring, 0);
 	msg = &ring->messages[ring->messages_used++];
 	*msg = (struct msghdr) { .msg_iov = &ring->iov[ring->iov_used] };

@@ -76,7 +76,8 @@ void ring_start(struct ring *ring, struct io_uring_sqe *sqe, struct op *op,
 /* Asks an operation to end early: its `done` still runs, with -ECANCELED or what it did. */
 void ring_cancel(struct ring *ring, struct op *op);
 
-/* A message header with room for `n` iovecs (at most RING_IOV_MAX), good until the next submit. */
+/* A message header with room for `n` iovecs (at most RING_IOV_MAX), good until the next submit; the
+ * next ring_sqe() is sure not to submit. */
 struct msghdr *ring_message(struct ring *ring, unsigned n);
 
 /* Hands a receive buffer to the kernel's group, under the number `id`. */

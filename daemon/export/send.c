@@ -45,8 +45,10 @@ static void pop(struct conn *conn)
 	struct out *out = conn->out;
 
 	conn->out = out->next;
-	if (!conn->out)
+	if (!conn->out) {
 		conn->out_end = &conn->out;
+		conn->is_silent = true;
+	}
 	release(conn, out);
 }
 
@@ -80,6 +82,14 @@ static void give_up_buffers(struct conn *conn)
 	}
 }
 
+/* The operation that stood in the way has ended. */
+static void finish_eviction(struct conn *conn)
+{
+	if (conn->evicting && !conn->dead)
+		give_up_buffers(conn);
+	conn->evicting = false;
+}
+
 static void on_sent(struct op *op, int res, uint32_t flags)
 {
 	struct conn *conn = container_of(op, struct conn, send_op);
@@ -87,14 +97,12 @@ static void on_sent(struct op *op, int res, uint32_t flags)
 	(void) flags;
 	conn_unsettle(conn);
 	if (res >= 0) {
-		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->progress);
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->taken);
 		count_sent(conn, (size_t) res);
 	} else if (res != -EINTR && res != -EAGAIN && res != -ECANCELED && res != -ENOMEM) {
 		conn_kill(conn, REASON_PEER_GONE);
 	}
-	if (conn->evicting && !conn->dead)
-		give_up_buffers(conn);
-	conn->evicting = false;
+	finish_eviction(conn);
 }
 
 /* The parts of `out` that were not sent yet; returns how many. */
@@ -140,6 +148,7 @@ static void on_writable(struct op *op, int res, uint32_t flags)
 
 	(void) flags;
 	conn_unsettle(conn);
+	finish_eviction(conn);
 	if (res < 0 || conn->dead)
 		return;
 	conn->reloading = true;
@@ -164,6 +173,10 @@ void conn_send(struct conn *conn)
 	if (!conn->out || conn->send_op.in_flight || conn->reloading)
 		return;
 	n = count_parts(conn);
+	if (conn->is_silent) {          /* nothing was due until now: its time begins */
+		conn->is_silent = false;
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->taken);
+	}
 	if (n == 0) {
 		await_reader(conn);
 		return;

@@ -6,7 +6,7 @@
  * stretch of it with one buffer: at most 256 KiB that go to or come from the device at
  * once.  The first piece lies in the slot; more come from a pool.  Nothing is allocated for a
  * request: slots and pieces come from slabs that only grow (to what the connections may
- * have in flight) and shrink when all is quiet.
+ * have in flight).
  */
 #pragma once
 

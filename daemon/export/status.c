@@ -209,12 +209,17 @@ static bool find_extents(struct slot *slot)
 		uint32_t size = want < MEMORY_PIECE ? (uint32_t) want : MEMORY_PIECE;
 		struct block block = memory_take(&export->memory, &slot->conn->holder, size,
 		                                 size < MEMORY_PAGE ? size : MEMORY_PAGE);
-		struct piece *piece = block.at ? piece_new(&export->slots, slot) : NULL;
+		bool had = block.at != NULL;
+		struct piece *piece = had ? piece_new(&export->slots, slot) : NULL;
 
 		if (!piece)
 			memory_give(&export->memory, &slot->conn->holder, &block);
-		if (!piece && !slot->pieces)
+		if (!had && !slot->pieces)
 			return false;
+		if (!piece && !slot->pieces) {
+			slot_answer(slot, NBD_ENOMEM, NULL);
+			return true;
+		}
 		if (!piece)
 			break;
 		piece->block = block;

@@ -36,13 +36,14 @@ static void close_stalled(struct conn *conn, enum reason reason, const char *sen
 static void look_at(struct conn *conn)
 {
 	struct export *export = conn->export;
-	int64_t idle = milliseconds_since(&conn->progress);
+	int64_t idle = milliseconds_since(conn->send_op.in_flight ? &conn->taken : &conn->given);
 	bool holds = conn->holder.held || conn->holder.floor_taken;
 
 	if (conn->dead || !waits_for_client(conn))
 		return;
-	if (export->draining && idle > CONN_DRAIN_SECONDS * 1000)
-		close_stalled(conn, REASON_SHUTDOWN, "the export stops, and the client takes no replies");
+	if (export->draining && (idle > CONN_DRAIN_SECONDS * 1000 ||
+	    milliseconds_since(&export->drain_began) > CONN_DRAIN_SECONDS_ALL * 1000))
+		close_stalled(conn, REASON_SHUTDOWN, "the export stops, and the client does not get on");
 	else if (export->starved && holds && idle > CONN_STALL_SECONDS * 1000)
 		close_stalled(conn, REASON_STALLED, "no progress for 30 s while others wait for memory");
 	else if (export->starved && idle > CONN_EVICT_MS)

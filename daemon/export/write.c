@@ -32,6 +32,12 @@ static void finish(struct slot *slot, bool durable)
 		flush_if_asked(slot);
 }
 
+/* Errors after which data may be gone; the others say that nothing was written. */
+static bool is_loss(int error)
+{
+	return error != ENOSPC && error != EDQUOT && error != EFBIG && error != EINVAL;
+}
+
 static void on_written(struct piece *piece, int error)
 {
 	struct slot *slot = piece->slot;
@@ -39,7 +45,7 @@ static void on_written(struct piece *piece, int error)
 
 	if (error)
 		slot_fail(slot, error, "writing to the device failed");
-	if (error && durable)
+	if (error && durable && piece->io_writes && is_loss(error))
 		flush_failed(export_of(slot), error, "a write with FUA failed");
 	mend_drop(piece);
 	finish(slot, durable);

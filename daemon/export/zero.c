@@ -25,7 +25,7 @@
 #include "export/mend.h"
 
 /* Of one call on a block device: so that a stop does not wait for terabytes. */
-#define STEP (4ull << 30)
+#define STEP (256ull << 20)
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
@@ -164,6 +164,10 @@ static void next_step(struct slot *slot)
 	bool odd = dev->is_block && (sector_down(dev, slot->at) != slot->at || whole_end <= slot->at);
 	int way = way_to_zero(slot);
 
+	if (slot->conn->dead)
+		slot_fail(slot, EIO, NULL);
+	else if (slot->conn->export->draining && slot->at < end)
+		slot_fail(slot, ESHUTDOWN, "the export is being stopped; a part has been zeroed");
 	if (slot->error || slot->at == end)
 		flush_if_asked(slot);
 	else if (way == -ENOTSUP || (odd && slot->req.flags & NBD_CMD_FLAG_FAST_ZERO))
@@ -210,6 +214,13 @@ static void on_punched(struct op *op, int res, uint32_t flags)
 	flush_if_asked(slot);
 }
 
+/* A hint that is followed in part is followed: a stop need not wait for terabytes. */
+static bool stop_wanted(const struct slot *slot)
+{
+	return __atomic_load_n(&slot->conn->dead, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&slot->conn->export->draining, __ATOMIC_RELAXED);
+}
+
 /* In a thread of the pool. */
 static void discard(struct job *job)
 {
@@ -218,7 +229,7 @@ static void discard(struct job *job)
 	uint64_t at = slot->range.start;
 
 	slot->job_result = 0;
-	while (at < slot->range.end && slot->job_result == 0) {
+	while (at < slot->range.end && slot->job_result == 0 && !stop_wanted(slot)) {
 		uint64_t range[2] = { at, least(slot->range.end - at, STEP) };
 
 		if (ioctl(fd, BLKDISCARD, range) < 0)
