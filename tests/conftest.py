@@ -274,7 +274,7 @@ class Server:
 
     # The end of it
 
-    def stop(self):
+    def stop(self, patience=PATIENCE * 2):
         """SIGTERM, and everything that is promised about it."""
         if self.stopped:
             return
@@ -284,7 +284,7 @@ class Server:
                 f"children came or went: {self.first_children} {self.children()}\n{self.log()}"
         self.child.terminate()
         try:
-            status = self.child.wait(PATIENCE * 2)
+            status = self.child.wait(patience)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after SIGTERM\n{self.log()}") from None
         assert not complaints(self.log()), self.log()
