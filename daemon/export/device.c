@@ -69,7 +69,14 @@ static bool is_tmpfs(int fd)
 	return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-/* With O_DIRECT if wished and possible.  tmpfs takes the flag and ignores it. */
+/* After an open with O_DIRECT, errno still its own.  tmpfs takes the flag and ignores it; /dev
+ * is a tmpfs too, but says nothing about the devices in it. */
+static bool lacks_direct_io(const struct device *dev)
+{
+	return dev->fd < 0 ? errno == EINVAL : !dev->is_block && is_tmpfs(dev->fd);
+}
+
+/* With O_DIRECT if wished and possible. */
 static int open_data(struct device *dev, int path_fd, const struct stat *st, bool shared,
                      struct failure *why)
 {
@@ -79,7 +86,7 @@ static int open_data(struct device *dev, int path_fd, const struct stat *st, boo
 		flags |= O_EXCL;
 	if (dev->direct)
 		dev->fd = reopen(path_fd, flags | O_DIRECT);
-	if (dev->direct && ((dev->fd < 0 && errno == EINVAL) || (dev->fd >= 0 && !dev->is_block && is_tmpfs(dev->fd)))) {
+	if (dev->direct && lacks_direct_io(dev)) {
 		close_fd(&dev->fd);
 		dev->direct = false;
 		log_notice("%s: its file system has no direct I/O; reads and writes go through the "

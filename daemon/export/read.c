@@ -241,11 +241,6 @@ static bool resume_chunks(struct slot *slot)
 	return all;
 }
 
-static bool resume_whole(struct slot *slot)
-{
-	return read_whole(slot);
-}
-
 static void begin_reading(struct slot *slot)
 {
 	const struct device *dev = &export_of(slot)->device;
@@ -255,7 +250,7 @@ static void begin_reading(struct slot *slot)
 
 	slot->whole = undivided(slot) && !one_piece;
 	if (slot->whole)
-		resume = resume_whole;
+		resume = read_whole;
 	/* One whose replies were evicted gets no more memory until it has taken them. */
 	if (slot->conn->n_evicted || !resume(slot))
 		conn_starve(slot, resume);
