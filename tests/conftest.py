@@ -57,6 +57,8 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="full counts instead of short ones")
+    parser.addoption("--engine", help="what servers run on where a test does not say")
+    parser.addoption("--threads", help="request loops of servers where a test does not say")
 
 
 @pytest.fixture
@@ -322,8 +324,18 @@ def serve_arguments(paths, options):
     return words + [os.fspath(path) for path in paths]
 
 
+def loops_wished(config, options):
+    """--engine and --threads of pytest's command line, where the test leaves it open."""
+    if "config" in options:
+        return {}
+    wished = {"engine": config.getoption("--engine"), "threads": config.getoption("--threads")}
+    if "memory" in options:
+        wished.pop("threads")           # each loop would need its own
+    return {key: value for key, value in wished.items() if value}
+
+
 @pytest.fixture
-def serve(programs, cleanup):
+def serve(programs, cleanup, request):
     """serve("NAME=PATH" or PATH, ..., read_only=True, direct="no", ...) → Server.
 
     `unix=False` leaves out --unix; `env` adds to the environment; every other keyword is
@@ -331,6 +343,7 @@ def serve(programs, cleanup):
     """
 
     def start(*paths, unix=True, env=None, **options):
+        options = loops_wished(request.config, options) | options
         server = Server(programs, serve_arguments(paths, options), unix, env)
         cleanup.callback(server.destroy)
         assert server.start(), f"{server.command} did not start:\n{server.log()}"

@@ -224,10 +224,21 @@ DISKS = {
 }
 
 
+# What the request loop runs on.
+LOOPS = {
+    "one-ring": {"engine": "io_uring"},
+    "two-rings": {"engine": "io_uring", "threads": 2},
+    "thread-pool": {"engine": "threads"},
+    "two-thread-pools": {"engine": "threads", "threads": 2},
+}
+
+
 @by_mode()
+@pytest.mark.parametrize("loops", LOOPS)
 @pytest.mark.parametrize("which", DISKS)
-def test_every_byte_is_what_was_written_last(disk, serve, counts, which, mode):
+def test_every_byte_is_what_was_written_last(disk, serve, counts, which, loops, mode):
     kind, length, how = DISKS[which]
+    how = how | LOOPS[loops]
     rng = seeded()
     content = rng.randbytes(length // 2) + bytes(length - length // 2)
     path = disk(kind, length, content)
@@ -235,11 +246,12 @@ def test_every_byte_is_what_was_written_last(disk, serve, counts, which, mode):
     run_model(server, path, length - length % 512, mode, counts(1_000, 40_000), content)
 
 
-@pytest.mark.parametrize("which", ["file", "loop-512", "loop-4096"])
-def test_neighbours_in_one_sector_never_lose_an_update(disk, serve, counts, which):
+@pytest.mark.parametrize("loops", LOOPS)
+@pytest.mark.parametrize("which", ["file", "loop-512", "loop-4096", "zram"])
+def test_neighbours_in_one_sector_never_lose_an_update(disk, serve, counts, which, loops):
     """Eight connections write adjacent bytes of a few sectors, as fast as they can."""
     kind, length, how = DISKS[which]
-    server = serve(disk(kind, length), **how)
+    server = serve(disk(kind, length), **how, **LOOPS[loops])
     clients = [server.client() for _ in range(8)]
     groups = range(3, 16 << 10, 509)
     for step in range(1, counts(60, 3_000) + 1):

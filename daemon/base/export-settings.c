@@ -24,8 +24,8 @@
 
 static const struct export_settings defaults = {
 	.direct = true,
-	.memory = EXPORT_MEMORY_DEFAULT,
 	.max_connections = MAX_CONNECTIONS_DEFAULT,
+	.threads = 1,
 };
 
 /* --- what a value may be: used for reading and for writing ---------------- */
@@ -52,14 +52,18 @@ static int check_device(const char *value, struct failure *why)
 	return check_length(value, PATH_MAX - 1, why);
 }
 
-static int check_memory(uint64_t bytes, struct failure *why)
+/* Each thread has its part of it. */
+static int check_memory(uint64_t bytes, uint32_t threads, struct failure *why)
 {
 	char least[16];
 
-	format_size(EXPORT_MEMORY_MIN, least, sizeof least);
-	if (bytes < EXPORT_MEMORY_MIN)
+	format_size((uint64_t) EXPORT_MEMORY_MIN * threads, least, sizeof least);
+	if (bytes >= (uint64_t) EXPORT_MEMORY_MIN * threads)
+		return 0;
+	if (threads == 1)
 		return fail_plain(why, ERANGE, "less than %s, what one client may need", least);
-	return 0;
+	return fail_plain(why, ERANGE, "less than %s, what one client of each of %u threads may "
+	                  "need", least, threads);
 }
 
 static int check_max_connections(uint32_t n, struct failure *why)
@@ -67,6 +71,24 @@ static int check_max_connections(uint32_t n, struct failure *why)
 	if (n < 1 || n > MAX_CONNECTIONS_MAX)
 		return fail_plain(why, ERANGE, "not between 1 and %u", MAX_CONNECTIONS_MAX);
 	return 0;
+}
+
+static int check_threads(uint32_t n, struct failure *why)
+{
+	if (n < 1 || n > EXPORT_THREADS_MAX)
+		return fail_plain(why, ERANGE, "not between 1 and %u", EXPORT_THREADS_MAX);
+	return 0;
+}
+
+static const char *const engine_names[] = {
+	[EXPORT_ENGINE_AUTO] = "auto",
+	[EXPORT_ENGINE_URING] = "io_uring",
+	[EXPORT_ENGINE_THREADS] = "threads",
+};
+
+uint64_t export_settings_memory(const struct export_settings *s)
+{
+	return s->memory ? s->memory : (uint64_t) EXPORT_MEMORY_DEFAULT * s->threads;
 }
 
 /* --- reading -------------------------------------------------------------- */
@@ -96,7 +118,7 @@ static int parse_memory(const char *value, void *into, struct failure *why)
 {
 	int r = setting_size(value, into, why);
 
-	return r < 0 ? r : check_memory(*(uint64_t *) into, why);
+	return r < 0 ? r : check_memory(*(uint64_t *) into, 1, why);
 }
 
 static int parse_max_connections(const char *value, void *into, struct failure *why)
@@ -104,6 +126,26 @@ static int parse_max_connections(const char *value, void *into, struct failure *
 	int r = setting_u32(value, into, why);
 
 	return r < 0 ? r : check_max_connections(*(uint32_t *) into, why);
+}
+
+static int parse_threads(const char *value, void *into, struct failure *why)
+{
+	int r = setting_u32(value, into, why);
+
+	return r < 0 ? r : check_threads(*(uint32_t *) into, why);
+}
+
+int export_engine_parse(const char *value, void *into, struct failure *why)
+{
+	enum export_engine *engine = into;
+
+	for (size_t i = 0; i < ARRAY_LEN(engine_names); i++) {
+		if (strcmp(value, engine_names[i]) == 0) {
+			*engine = (enum export_engine) i;
+			return 0;
+		}
+	}
+	return fail_plain(why, EINVAL, "neither auto nor io_uring nor threads");
 }
 
 #define ROW(key, parse, member) \
@@ -119,6 +161,8 @@ static const struct setting keys[] = {
 	ROW("Default", setting_bool, is_default),
 	ROW("Memory", parse_memory, memory),
 	ROW("MaxConnections", parse_max_connections, max_connections),
+	ROW("Threads", parse_threads, threads),
+	ROW("Engine", export_engine_parse, engine),
 };
 
 void export_settings_clear(struct export_settings *s)
@@ -183,6 +227,8 @@ int export_settings_read(const char *path, struct export_settings *ret, struct f
 		return r;
 	if (!s.device)
 		return fail_plain(why, EINVAL, "%.300s: Device= is missing", path);
+	if (check_memory(export_settings_memory(&s), s.threads, why) < 0)
+		return fail_while(why, "%.300s: Memory=", path);
 	if (!s.name)
 		s.name = strdup(s.label);
 	if (!s.description)
@@ -354,7 +400,9 @@ static int check_settings(const struct export_settings *s, struct failure *why)
 	r = check_strings(s, why);
 	if (r < 0)
 		return r;
-	if (check_memory(s->memory, why) < 0)
+	if (check_threads(s->threads, why) < 0)
+		return fail_while(why, "Threads=");
+	if (check_memory(export_settings_memory(s), s->threads, why) < 0)
 		return fail_while(why, "Memory=");
 	if (check_max_connections(s->max_connections, why) < 0)
 		return fail_while(why, "MaxConnections=");
@@ -384,6 +432,10 @@ static void print_settings(FILE *out, const struct export_settings *s)
 		(void) fprintf(out, "Memory=%llu\n", (unsigned long long) s->memory);
 	if (s->max_connections != defaults.max_connections)
 		(void) fprintf(out, "MaxConnections=%u\n", s->max_connections);
+	if (s->threads != defaults.threads)
+		(void) fprintf(out, "Threads=%u\n", s->threads);
+	if (s->engine != defaults.engine)
+		(void) fprintf(out, "Engine=%s\n", engine_names[s->engine]);
 }
 
 /* Writes to `fd`, which stays the caller's, down to the disk.  -errno. */

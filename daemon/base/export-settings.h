@@ -15,8 +15,16 @@
 
 #define EXPORT_LABEL_MAX 64u            /* bytes; a label is also a unit's instance */
 #define EXPORT_NAME_MAX 4096u           /* bytes; proto.md, "string" limits */
-#define EXPORT_MEMORY_DEFAULT (64u << 20)
-#define EXPORT_MEMORY_MIN (48u << 20)   /* one whole 32 MiB reply and room for the others */
+#define EXPORT_MEMORY_DEFAULT (64u << 20)       /* for each thread */
+#define EXPORT_MEMORY_MIN (48u << 20)   /* each: one whole 32 MiB reply and room for the others */
+#define EXPORT_THREADS_MAX 64u
+
+/* What the request loop runs on. */
+enum export_engine {
+	EXPORT_ENGINE_AUTO,             /* io_uring, or threads where there is none */
+	EXPORT_ENGINE_URING,
+	EXPORT_ENGINE_THREADS,
+};
 
 struct export_settings {
 	char *label;                    /* from the file's name */
@@ -28,9 +36,17 @@ struct export_settings {
 	bool shared;                    /* Shared=: no; yes lets a read-only export open what is
 	                                 * mounted or in use elsewhere */
 	bool is_default;                /* Default=: no; yes answers to the empty name */
-	uint64_t memory;                /* Memory=: bytes for requests in flight, 64M */
+	uint64_t memory;                /* Memory=: bytes for requests in flight; 0 if not given */
 	uint32_t max_connections;       /* MaxConnections=: 256; 0 is refused */
+	uint32_t threads;               /* Threads=: request loops, 1 */
+	enum export_engine engine;      /* Engine=: auto, io_uring or threads */
 };
+
+/* As setting_bool() and the like, for Engine=. */
+int export_engine_parse(const char *value, void *engine, struct failure *why);
+
+/* Memory=, or what it is when not given: 64 MiB for each thread. */
+uint64_t export_settings_memory(const struct export_settings *s);
 
 /*
  * Reads DIR/LABEL.conf.  `ret` is untouched on failure; on success it owns its strings:

@@ -165,6 +165,8 @@ static int from_path(const struct serve_options *o, const char *argument,
 	s->shared = o->shared;
 	s->memory = o->memory;
 	s->max_connections = o->max_connections;
+	s->threads = o->threads;
+	s->engine = o->engine;
 	return 0;
 }
 

@@ -118,6 +118,22 @@ static int on_max_connections(struct serve_options *o, const char *value, struct
 	return 0;
 }
 
+static int on_threads(struct serve_options *o, const char *value, struct failure *why)
+{
+	int r = setting_u32(value, &o->threads, why);
+
+	if (r < 0)
+		return r;
+	if (o->threads < 1 || o->threads > EXPORT_THREADS_MAX)
+		return fail_plain(why, EINVAL, "not between 1 and %u", EXPORT_THREADS_MAX);
+	return 0;
+}
+
+static int on_engine(struct serve_options *o, const char *value, struct failure *why)
+{
+	return export_engine_parse(value, &o->engine, why);
+}
+
 static const struct serve_option {
 	const char *name;
 	const char *value;              /* what the value is called; NULL without one */
@@ -146,9 +162,14 @@ static const struct serve_option {
 	{ "direct", "yes|no", true, on_direct,
 	  "no: go through the page cache (yes)\n" },
 	{ "memory", "SIZE", true, on_memory,
-	  "memory for requests in flight, for each export (64M)\n" },
+	  "memory for requests in flight, for each export (64M a thread)\n" },
 	{ "max-connections", "N", true, on_max_connections,
 	  "clients at a time, for each export (256)\n" },
+	{ "threads", "N", true, on_threads,
+	  "request loops, for each export (1)\n" },
+	{ "engine", "NAME", true, on_engine,
+	  "what the loops run on: io_uring, threads, or auto: io_uring if\n"
+	  "there is one (auto)\n" },
 	{ "debug", NULL, false, on_debug,
 	  "log what happens in detail\n" },
 	{ "help", NULL, false, on_help,
@@ -245,8 +266,8 @@ int serve_options_parse(int argc, char **argv, struct serve_options *ret, struct
 	struct serve_options o = {
 		.description = "",
 		.direct = true,
-		.memory = EXPORT_MEMORY_DEFAULT,
 		.max_connections = CONNECTIONS_DEFAULT,
+		.threads = 1,
 	};
 	int r;
 

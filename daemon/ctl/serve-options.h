@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/export-settings.h"
 #include "base/failure.h"
 
 /* Every string is borrowed from argv. */
@@ -23,8 +24,10 @@ struct serve_options {
 	bool read_only;
 	bool direct;
 	bool shared;
-	uint64_t memory;                /* bytes */
+	uint64_t memory;                /* bytes; 0 if not given */
 	uint32_t max_connections;
+	uint32_t threads;
+	enum export_engine engine;
 	bool insecure_listen;
 	bool debug;
 	bool help;

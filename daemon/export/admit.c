@@ -143,7 +143,7 @@ static uint16_t flags_for(const struct export *export, const struct channel_rese
 /* A connection without a socket yet: what was agreed is pinned here. */
 static struct conn *make_conn(struct admission *a, const struct channel_reserve *reserve)
 {
-	struct conn *conn = conn_new(a->export, -1);
+	struct conn *conn = conn_new(export_choose_loop(a->export));
 
 	if (!conn)
 		return NULL;

@@ -8,11 +8,11 @@
 #include "export/actions.h"
 #include "export/conn.h"
 
-static void on_advised(struct op *op, int res, uint32_t flags)
+static void on_advised(struct op *op, int res, int buffer)
 {
 	struct slot *slot = container_of(op, struct slot, op);
 
-	(void) flags;
+	(void) buffer;
 	(void) res;                     /* a hint that could not be followed is no error */
 	slot->n_io--;
 	slot_answer(slot, NBD_SUCCESS, NULL);
@@ -21,15 +21,12 @@ static void on_advised(struct op *op, int res, uint32_t flags)
 void start_cache(struct slot *slot)
 {
 	struct export *export = export_of(slot);
-	struct io_uring_sqe *sqe;
 
 	if (export->device.direct) {
 		slot_answer(slot, NBD_SUCCESS, NULL);
 		return;
 	}
-	sqe = ring_sqe(&export->ring);
-	io_uring_prep_fadvise(sqe, export->device.fd, slot->req.offset,
-	                      (uint32_t) slot->req.length, POSIX_FADV_WILLNEED);
 	slot->n_io++;
-	ring_start(&export->ring, sqe, &slot->op, on_advised);
+	ring_advise(&loop_of(slot)->ring, &slot->op, on_advised, export->device.fd,
+	            POSIX_FADV_WILLNEED, slot->req.offset, (uint32_t) slot->req.length);
 }

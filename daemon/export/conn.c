@@ -10,14 +10,16 @@
 #include "export/read.h"
 #include "export/send.h"
 
-struct conn *conn_new(struct export *export, int fd)
+struct conn *conn_new(struct loop *loop)
 {
 	struct conn *conn = calloc(1, sizeof *conn);
 
 	if (!conn)
 		return NULL;
-	conn->export = export;
-	conn->fd = fd;
+	conn->export = loop->export;
+	conn->loop = loop;
+	conn->fd = -1;
+	loop->n_admitted++;
 	conn->out_end = &conn->out;
 	conn->is_silent = true;
 	conn->starved_end = &conn->starved;
@@ -26,6 +28,7 @@ struct conn *conn_new(struct export *export, int fd)
 
 void conn_free(struct conn *conn)
 {
+	conn->loop->n_admitted--;
 	close_fd(&conn->fd);
 	free(conn->contexts);
 	free(conn->filter);
@@ -37,24 +40,24 @@ void conn_unsettle(struct conn *conn)
 	if (conn->is_unsettled)
 		return;
 	conn->is_unsettled = true;
-	conn->next_unsettled = conn->export->unsettled;
-	conn->export->unsettled = conn;
+	conn->next_unsettled = conn->loop->unsettled;
+	conn->loop->unsettled = conn;
 }
 
 static void on_arrival(struct letter *letter)
 {
 	struct conn *conn = container_of(letter, struct conn, letter);
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 
-	conn->next = export->conns;
+	conn->next = loop->conns;
 	if (conn->next)
 		conn->next->prev = conn;
-	export->conns = conn;
-	export->n_conns++;
-	memory_admit(&export->memory, &conn->holder);
+	loop->conns = conn;
+	loop->n_conns++;
+	memory_admit(&loop->memory, &conn->holder);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
 	conn->taken = conn->given;
-	if (export->draining)
+	if (loop->draining)
 		conn_end(conn, REASON_SHUTDOWN);
 	conn_unsettle(conn);
 }
@@ -62,7 +65,7 @@ static void on_arrival(struct letter *letter)
 void conn_arrive(struct conn *conn)
 {
 	conn->letter.open = on_arrival;
-	mailbox_post(&conn->export->ring.mail, &conn->letter);
+	mailbox_post(&conn->loop->ring.mail, &conn->letter);
 }
 
 static void on_departure(struct letter *letter)
@@ -74,35 +77,36 @@ static void on_departure(struct letter *letter)
 
 static void unstarve(struct conn *conn)
 {
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 	struct conn **at;
 
 	if (!conn->is_starved)
 		return;
-	for (at = &export->starved; *at != conn; at = &(*at)->next_starved)
+	for (at = &loop->starved; *at != conn; at = &(*at)->next_starved)
 		;
 	*at = conn->next_starved;
 	if (!*at)
-		export->starved_end = at;
+		loop->starved_end = at;
 	conn->is_starved = false;
 }
 
 /* Nothing of it is in flight: it leaves the ring for good. */
 static void depart(struct conn *conn)
 {
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 
 	assert(!conn->is_unsettled && !conn->is_starved && conn->n_slots == 0);
 	if (conn->prev)
 		conn->prev->next = conn->next;
 	else
-		export->conns = conn->next;
+		loop->conns = conn->next;
 	if (conn->next)
 		conn->next->prev = conn->prev;
-	export->n_conns--;
-	memory_dismiss(&export->memory, &conn->holder);
+	loop->n_conns--;
+	memory_dismiss(&loop->memory, &conn->holder);
 	conn->letter.open = on_departure;
-	mailbox_post(&export->mail, &conn->letter);
+	ring_forget(&loop->ring, conn->fd);
+	mailbox_post(&conn->export->mail, &conn->letter);
 }
 
 void conn_end(struct conn *conn, enum reason reason)
@@ -127,16 +131,16 @@ void conn_kill(struct conn *conn, enum reason reason)
 
 struct slot *conn_take_slot(struct conn *conn)
 {
-	struct export *export = conn->export;
-	struct slot *slot = slot_new(&export->slots, conn);
+	struct loop *loop = conn->loop;
+	struct slot *slot = slot_new(&loop->slots, conn);
 
 	assert(conn->n_slots < CONN_MAX_SLOTS);
 	if (!slot)
 		return NULL;
 	conn->stats.n_requests++;
 	if (conn->n_slots++ == 0) {
-		memory_set_busy(&export->memory, ++export->n_busy);
-		export_watch(export);
+		memory_set_busy(&loop->memory, ++loop->n_busy);
+		loop_watch(loop);
 	}
 	return slot;
 }
@@ -144,11 +148,11 @@ struct slot *conn_take_slot(struct conn *conn)
 void conn_give_slot(struct slot *slot)
 {
 	struct conn *conn = slot->conn;
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 
-	slot_free(&export->slots, slot);
+	slot_free(&loop->slots, slot);
 	if (--conn->n_slots == 0)
-		memory_set_busy(&export->memory, --export->n_busy);
+		memory_set_busy(&loop->memory, --loop->n_busy);
 	conn_unsettle(conn);
 }
 
@@ -186,15 +190,15 @@ void slot_answer(struct slot *slot, enum nbd_error error, const char *sentence)
 /* Once in the list of those who wait for memory, behind all others. */
 static void join_starved(struct conn *conn)
 {
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 
 	if (conn->is_starved)
 		return;
 	conn->is_starved = true;
 	conn->next_starved = NULL;
-	*export->starved_end = conn;
-	export->starved_end = &conn->next_starved;
-	export_watch(export);
+	*loop->starved_end = conn;
+	loop->starved_end = &conn->next_starved;
+	loop_watch(loop);
 }
 
 void conn_await_reload(struct conn *conn, struct piece *piece)
@@ -249,11 +253,11 @@ static bool serve_one(struct conn *conn)
  * each.  One that needs much at once (a whole reply) and cannot have it yet closes the
  * shared part to those behind it, so that it is not starved by what is small; they have floors.
  */
-static void serve_starved(struct export *export)
+static void serve_starved(struct loop *loop)
 {
-	struct conn *conn = export->starved, *next;
+	struct conn *conn = loop->starved, *next;
 
-	export->memory.closed = false;
+	loop->memory.closed = false;
 	for (; conn; conn = next) {
 		next = conn->next_starved;
 		if (!serve_one(conn))
@@ -269,7 +273,7 @@ static void serve_starved(struct export *export)
 static void drop_starved(struct conn *conn)
 {
 	if (conn->is_starved)
-		conn->export->memory.released = true;   /* those behind it look again */
+		conn->loop->memory.released = true;   /* those behind it look again */
 	if (conn->reload)
 		conn->reloading = false;
 	conn->reload = NULL;
@@ -306,7 +310,7 @@ static void settle(struct conn *conn)
 	if (!conn->dead) {
 		conn_receive(conn);
 		conn_send(conn);
-		if (conn->export->draining && !conn->ending)
+		if (conn->loop->draining && !conn->ending)
 			conn_end(conn, REASON_SHUTDOWN);
 		if (all_said(conn))
 			conn_kill(conn, conn->reason);
@@ -315,21 +319,21 @@ static void settle(struct conn *conn)
 		settle_dead(conn);
 }
 
-void conns_settle(struct export *export)
+void conns_settle(struct loop *loop)
 {
-	while (export->unsettled || (export->memory.released && export->starved)) {
-		struct conn *conn = export->unsettled;
+	while (loop->unsettled || (loop->memory.released && loop->starved)) {
+		struct conn *conn = loop->unsettled;
 
 		if (conn) {
-			export->unsettled = conn->next_unsettled;
+			loop->unsettled = conn->next_unsettled;
 			conn->is_unsettled = false;
 			settle(conn);
 		} else {
-			export->memory.released = false;
-			serve_starved(export);
+			loop->memory.released = false;
+			serve_starved(loop);
 		}
 	}
-	export->memory.released = false;
-	if (!export->starved)
-		export->memory.closed = false;
+	loop->memory.released = false;
+	if (!loop->starved)
+		loop->memory.closed = false;
 }

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "export/export.h"
+#include "export/loop.h"
 #include "wire/reason.h"
 
 #define CONN_MAX_SLOTS 128u
@@ -38,7 +39,8 @@ struct conn_stats {
 
 struct conn {
 	struct export *export;
-	struct conn *next, *prev;       /* export->conns */
+	struct loop *loop;              /* where it lives, from admission to the end */
+	struct conn *next, *prev;       /* loop->conns */
 	struct conn *next_unsettled, *next_starved;
 	bool is_unsettled, is_starved;
 
@@ -76,6 +78,7 @@ struct conn {
 	struct out *out, **out_end;
 	bool is_silent;                 /* no reply is due */
 	bool evicting, reloading;
+	bool blocked;                   /* the socket was full the last time */
 	unsigned n_evicted;             /* pieces in the queue whose buffers were given up */
 	struct piece *reload;           /* the first of them, while it waits for memory */
 
@@ -87,8 +90,9 @@ struct conn {
 	struct conn_stats stats;
 };
 
-/* Main thread.  `fd` becomes the connection's; conn_new() copies the rest. */
-struct conn *conn_new(struct export *export, int fd);
+/* Main thread.  One that has no socket yet. */
+struct conn *conn_new(struct loop *loop);
+/* Main thread: also frees its place in the loop. */
 void conn_free(struct conn *conn);
 
 /* Main thread: hands a new connection to the ring. */
@@ -103,8 +107,8 @@ void conn_kill(struct conn *conn, enum reason reason);
 /* Has the connection looked at before the ring sleeps: replies to send, or freed. */
 void conn_unsettle(struct conn *conn);
 
-/* For export.c: looks at all that want to be. */
-void conns_settle(struct export *export);
+/* For loop.c: looks at all that want to be. */
+void conns_settle(struct loop *loop);
 
 /* A slot that cannot go on without memory: `resume` is called when there is some. */
 void conn_starve(struct slot *slot, bool (*resume)(struct slot *slot));
@@ -122,5 +126,6 @@ void slot_answer(struct slot *slot, enum nbd_error error, const char *sentence);
 /* The first error of a slot stays; `code` is an errno. */
 void slot_fail(struct slot *slot, int code, const char *sentence);
 
-/* Where the slot's export is. */
+/* Where the slot's export and its loop are. */
 #define export_of(slot) ((slot)->conn->export)
+#define loop_of(slot) ((slot)->conn->loop)

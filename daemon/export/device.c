@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -178,6 +179,21 @@ static void identify_file(struct device *dev, const struct stat *st)
 	                (uint64_t) st->st_ino, (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
 }
 
+/* Whether the driver can refuse to wait: io_uring then needs no thread for each request. */
+static bool takes_nowait(const struct device *dev)
+{
+	size_t size = dev->sector > 512 ? dev->sector : 512;
+	struct iovec iov = { .iov_len = size };
+	bool takes = true;
+
+	if (posix_memalign(&iov.iov_base, 65536, size) != 0)
+		return takes;
+	if (preadv2(dev->fd, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP)
+		takes = false;
+	free(iov.iov_base);
+	return takes;
+}
+
 static int open_all(struct device *dev, const struct export_settings *s, struct failure *why)
 {
 	AUTO_FD path_fd = open(s->device, O_PATH | O_CLOEXEC);
@@ -213,7 +229,10 @@ static int open_all(struct device *dev, const struct export_settings *s, struct 
 	}
 	if (r == 0)
 		r = check_size(dev, why);
-	return r < 0 ? r : open_tail(dev, path_fd, why);
+	if (r < 0)
+		return r;
+	dev->nowait = takes_nowait(dev);
+	return open_tail(dev, path_fd, why);
 }
 
 int device_open(struct device *dev, const struct export_settings *settings, struct failure *why)
@@ -276,26 +295,26 @@ uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
 	return (uint64_t) hole;
 }
 
-uint64_t device_read_extent(struct device *dev, uint64_t offset, uint64_t end, bool *ret_hole)
+uint64_t device_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
+                            uint64_t end, bool *ret_hole)
 {
+	unsigned n_punched = dev->n_punched;
 	uint64_t stop;
 
 	*ret_hole = false;
 	if (dev->is_block)
 		return end;
-	if (offset >= dev->data_start && offset < dev->data_end)
-		return dev->data_end < end ? dev->data_end : end;
+	if (known->n_punched == n_punched && offset >= known->start && offset < known->end)
+		return known->end < end ? known->end : end;
 
 	/* Look further than asked: the next reads are likely to be near. */
 	stop = device_extent(dev->fd, offset, dev->size, ret_hole);
-	if (!*ret_hole) {
-		dev->data_start = offset;
-		dev->data_end = stop;
-	}
+	if (!*ret_hole)
+		*known = (struct known_data) { offset, stop, n_punched };
 	return stop < end ? stop : end;
 }
 
-void device_forget_extents(struct device *dev)
+void device_note_punch(struct device *dev)
 {
-	dev->data_start = dev->data_end = 0;
+	dev->n_punched++;
 }

@@ -34,13 +34,21 @@ struct device {
 	uint32_t optimal_io;            /* bytes, or 0 */
 	uint64_t discard_max;           /* bytes, or 0 */
 
-	bool no_punch, no_zero_range;   /* fallocate(2) has been refused that way */
+	bool nowait;                    /* takes I/O that must not block (RWF_NOWAIT) */
+
+	/* Set, and read, by any ring: fallocate(2) has been refused that way. */
+	_Atomic bool no_punch, no_zero_range;
 
 	char identity[96];              /* the same thing behind another path has the same */
 
-	/* The last stretch of a file known to be data, so that reads there need no look-up.
-	 * The ring's thread only; forgotten by whatever may punch a hole. */
-	uint64_t data_start, data_end;
+	_Atomic unsigned n_punched;     /* times that something may have made a hole */
+};
+
+/* The last stretch of a file known to be data, so that reads there need no look-up.  Each
+ * ring has its own; whatever may punch a hole makes all of them stale. */
+struct known_data {
+	uint64_t start, end;
+	unsigned n_punched;
 };
 
 /* Opens and locks `settings->device`.  On failure nothing is held. */
@@ -55,9 +63,10 @@ int device_lock(int fd, const char *path, bool writes, bool shared, struct failu
  * stretch ends, at least offset + 1 and at most `end`.  Everything is data on what cannot tell. */
 uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole);
 
-/* device_extent() for a read, by way of data_start and data_end. */
-uint64_t device_read_extent(struct device *dev, uint64_t offset, uint64_t end, bool *ret_hole);
-void device_forget_extents(struct device *dev);
+/* device_extent() for a read, by way of what is known. */
+uint64_t device_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
+                            uint64_t end, bool *ret_hole);
+void device_note_punch(struct device *dev);
 
 /* Whole bytes to the sector below or above. */
 static inline uint64_t sector_down(const struct device *dev, uint64_t at)

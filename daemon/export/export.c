@@ -3,112 +3,138 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
-#include "export/conn.h"
+#include "export/engine.h"
+#include "export/flush.h"
+#include "export/loop.h"
 
-static void settle(void *userdata);
+#define JOB_THREADS 4u
+
+/* An engine works if a ring of it can be made here. */
+static int try_engine(const struct engine *engine, struct failure *why)
+{
+	struct ring ring;
+	int r = ring_init(&ring, engine, 1, why);
+
+	ring_deinit(&ring);
+	return r;
+}
+
+/* Engine=: by itself, io_uring where there is one. */
+static int choose_engine(enum export_engine wanted, const struct engine **ret, struct failure *why)
+{
+	struct failure reason = { 0 };
+
+	*ret = wanted == EXPORT_ENGINE_THREADS ? &threads_engine : &uring_engine;
+	if (wanted != EXPORT_ENGINE_AUTO)
+		return try_engine(*ret, why);
+	if (try_engine(*ret, &reason) == 0)
+		return 0;
+	log_notice("%s; a pool of threads does its work (Engine=threads chooses that without "
+	           "this message)", reason.text);
+	*ret = &threads_engine;
+	return 0;
+}
+
+static int init_loops(struct export *export, struct failure *why)
+{
+	const struct export_settings *settings = export->settings;
+	unsigned n = settings->threads;
+	/* A client goes to the emptiest loop, so none has more than its part, rounded up. */
+	unsigned n_clients = (settings->max_connections + n - 1) / n;
+	const struct engine *engine;
+	int r = choose_engine(settings->engine, &engine, why);
+
+	if (r < 0)
+		return r;
+	export->loops = calloc(n, sizeof *export->loops);
+	if (!export->loops)
+		return fail(why, ENOMEM, "cannot make %u request loops", n);
+	for (; r == 0 && export->n_loops < n; export->n_loops++)
+		r = loop_init(&export->loops[export->n_loops], export, engine,
+		              export_settings_memory(settings) / n, n_clients, why);
+	return r;
+}
 
 int export_init(struct export *export, const struct export_settings *settings,
                 const struct device *device, const char *state_dir, struct failure *why)
 {
-	unsigned n = settings->max_connections;
 	int r;
 
 	*export = (struct export) { .settings = settings, .device = *device };
-	export->starved_end = &export->starved;
 	order_init(&export->order);
-	flusher_init(&export->flusher);
-	slot_pool_init(&export->slots);
-	pool_init(&export->pool);
+	pool_init(&export->pool, JOB_THREADS);
 
 	r = mailbox_init(&export->mail, why);
 	if (r == 0)
-		r = memory_init(&export->memory, settings->memory, n, export->device.sector, why);
-	if (r == 0)
-		r = receive_init(&export->buffers, n, export->memory.floor_size, why);
-	if (r == 0)
-		r = ring_init(&export->ring, 2 * RECEIVE_GROUP, why);
-	if (r == 0)
 		r = latch_open(&export->latch, state_dir, export->device.identity, why);
-	export->ring.settle = settle;
-	export->ring.userdata = export;
-	return r;
+	return r == 0 ? init_loops(export, why) : r;
 }
 
 void export_deinit(struct export *export)
 {
+	for (unsigned i = 0; i < export->n_loops; i++)
+		if (export->loops[i].runs)
+			pthread_join(export->loops[i].thread, NULL);
+	mailbox_empty(&export->mail);
 	pool_deinit(&export->pool);
-	ring_deinit(&export->ring);
-	receive_deinit(&export->buffers);
-	memory_deinit(&export->memory);
-	slot_pool_deinit(&export->slots);
+	for (unsigned i = 0; i < export->n_loops; i++)
+		loop_deinit(&export->loops[i]);
+	free(export->loops);
 	latch_close(&export->latch);
 	device_close(&export->device);
 	mailbox_deinit(&export->mail);
 }
 
-static void on_drained(struct letter *letter)
+int export_start(struct export *export, struct failure *why)
 {
-	struct export *export = container_of(letter, struct export, drained);
+	int r = 0;
 
-	export->on_drained(export);
+	for (unsigned i = 0; r == 0 && i < export->n_loops; i++)
+		r = loop_start(&export->loops[i], why);
+	return r;
 }
 
-/* Nobody is connected and nothing is in flight: flush, say so, and leave the ring. */
-static void on_last_flush(struct op *op, int res, uint32_t flags)
+struct loop *export_choose_loop(struct export *export)
 {
-	struct flusher *flusher = container_of(op, struct flusher, op);
-	struct export *export = container_of(flusher, struct export, flusher);
+	struct loop *least = export->loops;
 
-	(void) flags;
-	if (res < 0)
-		flush_failed(export, -res, "flushing the device at the end failed");
-	export->last_flush_failed = res < 0;
-	export->ring.stop = true;
-	export->drained.open = on_drained;
-	mailbox_post(&export->mail, &export->drained);
-}
-
-static void finish_drain(struct export *export)
-{
-	struct io_uring_sqe *sqe;
-
-	if (export->flusher.op.in_flight || export->ring.stop)
-		return;
-	sqe = ring_sqe(&export->ring);
-	io_uring_prep_fsync(sqe, export->device.fd, IORING_FSYNC_DATASYNC);
-	ring_start(&export->ring, sqe, &export->flusher.op, on_last_flush);
-}
-
-static void settle(void *userdata)
-{
-	struct export *export = userdata;
-
-	conns_settle(export);
-	if (export->draining && export->n_conns == 0)
-		finish_drain(export);
-}
-
-static void on_drain(struct letter *letter)
-{
-	struct export *export = container_of(letter, struct export, drained);
-
-	export->draining = true;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &export->drain_began);
-	for (struct conn *conn = export->conns; conn; conn = conn->next)
-		conn_unsettle(conn);
-	export_watch(export);
+	for (unsigned i = 1; i < export->n_loops; i++)
+		if (export->loops[i].n_admitted < least->n_admitted)
+			least = &export->loops[i];
+	return least;
 }
 
 void export_drain(struct export *export)
 {
-	export->drained.open = on_drain;
-	mailbox_post(&export->ring.mail, &export->drained);
+	for (unsigned i = 0; i < export->n_loops; i++)
+		loop_drain(&export->loops[i]);
 }
 
-void export_run(struct export *export)
+/* In a thread of the pool: the main thread goes on answering the service manager. */
+static void flush_last(struct job *job)
 {
-	ring_run(&export->ring);
+	struct export *export = container_of(job, struct export, last_flush);
+
+	export->last_flush_error = fdatasync(export->device.fd) < 0 ? errno : 0;
+}
+
+static void on_last_flush(struct job *job)
+{
+	struct export *export = container_of(job, struct export, last_flush);
+
+	if (export->last_flush_error)
+		flush_failed(export, export->last_flush_error, "flushing the device at the end failed");
+	export->on_drained(export);
+}
+
+void export_loop_drained(struct export *export, struct loop *loop)
+{
+	(void) loop;
+	if (++export->n_drained < export->n_loops)
+		return;
+	export->last_flush = (struct job) { .run = flush_last, .done = on_last_flush };
+	pool_submit(&export->pool, &export->last_flush, &export->mail);
 }

@@ -14,23 +14,23 @@ void flusher_init(struct flusher *flusher)
 	flusher->waiting_end = &flusher->waiting;
 }
 
-static void begin(struct export *export);
+static void begin(struct loop *loop);
 
-static void on_flushed(struct op *op, int res, uint32_t flags)
+static void on_flushed(struct op *op, int res, int buffer)
 {
 	struct flusher *flusher = container_of(op, struct flusher, op);
-	struct export *export = container_of(flusher, struct export, flusher);
+	struct loop *loop = container_of(flusher, struct loop, flusher);
 	struct slot *slot = flusher->running, *next;
 
-	(void) flags;
+	(void) buffer;
 	if (res < 0 && res != -EINTR && res != -EAGAIN)
-		flush_failed(export, -res, "flushing the device failed");
+		flush_failed(loop->export, -res, "flushing the device failed");
 	if (res == -EINTR || res == -EAGAIN)
 		res = -EIO;                     /* told as an error, but the next may succeed */
 
 	flusher->running = NULL;
 	if (flusher->waiting)
-		begin(export);
+		begin(loop);
 	for (; slot; slot = next) {
 		next = slot->flush_next;
 		slot->n_io--;
@@ -39,24 +39,22 @@ static void on_flushed(struct op *op, int res, uint32_t flags)
 }
 
 /* All who wait now are covered by the flush that begins now. */
-static void begin(struct export *export)
+static void begin(struct loop *loop)
 {
-	struct flusher *flusher = &export->flusher;
-	struct io_uring_sqe *sqe = ring_sqe(&export->ring);
+	struct flusher *flusher = &loop->flusher;
 
 	flusher->running = flusher->waiting;
 	flusher->waiting = NULL;
 	flusher->waiting_end = &flusher->waiting;
-	io_uring_prep_fsync(sqe, export->device.fd, IORING_FSYNC_DATASYNC);
-	ring_start(&export->ring, sqe, &flusher->op, on_flushed);
+	ring_sync(&loop->ring, &flusher->op, on_flushed, loop->export->device.fd);
 }
 
 void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error))
 {
-	struct export *export = export_of(slot);
-	struct flusher *flusher = &export->flusher;
+	struct loop *loop = loop_of(slot);
+	struct flusher *flusher = &loop->flusher;
 
-	if (export->latch.set) {
+	if (loop->export->latch.set) {
 		flushed(slot, EIO);
 		return;
 	}
@@ -66,7 +64,7 @@ void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error)
 	*flusher->waiting_end = slot;
 	flusher->waiting_end = &slot->flush_next;
 	if (!flusher->running)
-		begin(export);
+		begin(loop);
 }
 
 void flush_failed(struct export *export, int error, const char *what)

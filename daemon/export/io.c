@@ -42,52 +42,49 @@ static void moved(struct piece *piece, int res)
 		finish(piece, 0);
 }
 
-static void on_moved(struct op *op, int res, uint32_t flags)
+static void on_moved(struct op *op, int res, int buffer)
 {
-	(void) flags;
+	(void) buffer;
 	moved(container_of(op, struct piece, op), res);
 }
 
-/* In a thread of the pool.  What is written to the tail is on media when this returns. */
-static void move_tail(struct job *job)
+/* What lies in the tail is on media when this returns; FUA goes with the write. */
+static int write_flags(const struct piece *piece)
 {
-	struct piece *piece = container_of(job, struct piece, job);
-	int fd = export_of(piece->slot)->device.tail_fd;
-	struct iovec iov = { piece->io_at + piece->moved, piece->io_length - piece->moved };
-	off_t at = (off_t) (piece->io_start + piece->moved);
-	ssize_t n = piece->io_writes ? pwritev2(fd, &iov, 1, at, RWF_DSYNC) : preadv(fd, &iov, 1, at);
-
-	piece->result = n < 0 ? -errno : (int) n;
+	return piece->io_durable || piece->in_tail ? RWF_DSYNC : 0;
 }
 
-static void on_tail_moved(struct job *job)
+/* A device that answers at once is asked right here; see promptness.h. */
+static bool go_on_here(struct piece *piece, const struct op *what)
 {
-	struct piece *piece = container_of(job, struct piece, job);
+	struct loop *loop = loop_of(piece->slot);
+	uint64_t began;
 
-	moved(piece, piece->result);
+	if (what->flags)
+		return false;
+	began = promptness_begin(&loop->promptness);
+	if (!began)
+		return false;
+	ring_perform(&loop->ring, &piece->op, on_moved, what);
+	promptness_took(&loop->promptness, began, (uint32_t) what->length);
+	return true;
 }
 
 static void go_on(struct piece *piece)
 {
-	struct export *export = export_of(piece->slot);
-	uint8_t *at = piece->io_at + piece->moved;
-	uint64_t start = piece->io_start + piece->moved;
-	uint32_t length = piece->io_length - piece->moved;
-	struct io_uring_sqe *sqe;
+	const struct device *dev = &export_of(piece->slot)->device;
+	struct ring *ring = &loop_of(piece->slot)->ring;
+	struct op what = {
+		.kind = piece->io_writes ? OP_WRITE : OP_READ,
+		.fd = piece->in_tail ? dev->tail_fd : dev->fd,
+		.at = piece->io_at + piece->moved,
+		.offset = piece->io_start + piece->moved,
+		.length = piece->io_length - piece->moved,
+		.flags = piece->io_writes ? write_flags(piece) : 0,
+	};
 
-	if (piece->in_tail) {
-		piece->job = (struct job) { .run = move_tail, .done = on_tail_moved };
-		pool_submit(&export->pool, &piece->job, &export->ring.mail);
-		return;
-	}
-	sqe = ring_sqe(&export->ring);
-	if (piece->io_writes)
-		io_uring_prep_write(sqe, export->device.fd, at, length, start);
-	else
-		io_uring_prep_read(sqe, export->device.fd, at, length, start);
-	if (piece->io_durable)
-		sqe->rw_flags = RWF_DSYNC;
-	ring_start(&export->ring, sqe, &piece->op, on_moved);
+	if (!go_on_here(piece, &what))
+		ring_start(ring, &piece->op, on_moved, &what);
 }
 
 static void begin(struct piece *piece, uint8_t *at, uint64_t start, uint32_t length, piece_done done)

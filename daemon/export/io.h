@@ -2,8 +2,8 @@
 /*
  * Device I/O of one piece: starts it, goes on after short transfers, tells when it is over.
  *
- * Whole sectors go through the ring; the tail behind the last whole sector of a file goes
- * through the pool and the buffered descriptor, and is synced when written.
+ * Whole sectors go to the descriptor that bypasses the page cache; the tail behind the last
+ * whole sector of a file goes through the buffered one, and is synced when written.
  */
 #pragma once
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,9 +51,8 @@ void latch_set(struct latch *latch, const char *reason)
 	char text[256];
 	int len;
 
-	if (latch->set)
+	if (atomic_exchange(&latch->set, true))
 		return;
-	latch->set = true;
 	log_error("%s: from now on FLUSH and FUA fail, since data that was acknowledged may be lost",
 	          reason);
 

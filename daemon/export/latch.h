@@ -14,7 +14,7 @@
 
 struct latch {
 	char *path;
-	bool set;
+	_Atomic bool set;               /* by any ring */
 };
 
 /* Finds out whether the device's last flush failed.  A directory that is missing is made. */

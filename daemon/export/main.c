@@ -8,7 +8,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,8 +34,7 @@ struct server {
 	struct export export;
 	struct admission admission;
 	sd_event *event;
-	pthread_t ring_thread;
-	bool ring_runs;
+	bool runs;
 };
 
 static void print_help(void)
@@ -149,13 +147,6 @@ static const char *state_folder(char *buf, size_t size)
 	return buf;
 }
 
-static void *run_ring(void *userdata)
-{
-	(void) pthread_setname_np(pthread_self(), "ring");
-	export_run(userdata);
-	return NULL;
-}
-
 static void on_gone(struct export *export, struct conn *conn)
 {
 	admit_gone(&container_of(export, struct server, export)->admission, conn);
@@ -234,12 +225,10 @@ static int start(struct server *server, const struct export_settings *settings, 
 		return r;
 	r = sd_event_add_io(server->event, NULL, server->export.mail.event, EPOLLIN, on_mail, server);
 	if (r < 0)
-		return fail(why, -r, "cannot watch for the ring's letters");
-	r = pthread_create(&server->ring_thread, NULL, run_ring, &server->export);
-	if (r != 0)
-		return fail(why, r, "cannot start the ring's thread");
-	server->ring_runs = true;
-	return 0;
+		return fail(why, -r, "cannot watch for the rings' letters");
+	r = export_start(&server->export, why);
+	server->runs = r == 0;
+	return r;
 }
 
 static int serve(const struct export_settings *settings, int listener, struct failure *why)
@@ -249,7 +238,6 @@ static int serve(const struct export_settings *settings, int listener, struct fa
 
 	if (!server)
 		return fail(why, ENOMEM, "cannot start");
-	server->export.ring.uring.ring_fd = -1;
 	r = sd_event_new(&server->event);
 	if (r < 0) {
 		free(server);
@@ -262,13 +250,11 @@ static int serve(const struct export_settings *settings, int listener, struct fa
 		r = sd_event_loop(server->event);
 		if (r < 0)
 			(void) fail(why, -r, "the event loop ended");
-		else if (server->export.last_flush_failed)
+		else if (server->export.last_flush_error)
 			r = fail_plain(why, EIO, "the last flush failed: what was written since the one "
 			               "before may be lost");
 	}
-	if (server->ring_runs) {
-		pthread_join(server->ring_thread, NULL);
-		mailbox_empty(&server->export.mail);
+	if (server->runs) {
 		admit_stop(&server->admission);
 		export_deinit(&server->export);
 	}

@@ -31,8 +31,8 @@ static uint64_t piece_end(const struct device *dev, uint64_t at, uint64_t end, u
 
 struct piece *mend_piece(struct slot *slot, uint64_t at, uint64_t end, bool *ret_again)
 {
-	struct export *export = export_of(slot);
-	struct device *dev = &export->device;
+	struct loop *loop = loop_of(slot);
+	struct device *dev = &export_of(slot)->device;
 	uint64_t stop, want, start;
 	struct piece *piece;
 	struct block block;
@@ -40,14 +40,14 @@ struct piece *mend_piece(struct slot *slot, uint64_t at, uint64_t end, bool *ret
 
 	stop = piece_end(dev, at, end, MEMORY_PIECE, &mends);
 	want = sector_up(dev, stop) - sector_down(dev, at) + (mends ? 2 * dev->sector : 0);
-	block = memory_take(&export->memory, &slot->conn->holder, (uint32_t) want,
+	block = memory_take(&loop->memory, &slot->conn->holder, (uint32_t) want,
 	                    dev->sector * (mends ? 3 : 1));
 	*ret_again = !block.at;
 	if (!block.at)
 		return NULL;
-	piece = piece_new(&export->slots, slot);
+	piece = piece_new(&loop->slots, slot);
 	if (!piece) {
-		memory_give(&export->memory, &slot->conn->holder, &block);
+		memory_give(&loop->memory, &slot->conn->holder, &block);
 		return NULL;
 	}
 	stop = piece_end(dev, at, end, block.size, &piece->mends);
@@ -63,11 +63,11 @@ struct piece *mend_piece(struct slot *slot, uint64_t at, uint64_t end, bool *ret
 
 void mend_drop(struct piece *piece)
 {
-	struct export *export = export_of(piece->slot);
+	struct loop *loop = loop_of(piece->slot);
 
-	order_give(&export->order, &piece->range);
-	memory_give(&export->memory, &piece->slot->conn->holder, &piece->block);
-	piece_free(&export->slots, piece);
+	order_give(&loop->export->order, &piece->range);
+	memory_give(&loop->memory, &piece->slot->conn->holder, &piece->block);
+	piece_free(&loop->slots, piece);
 }
 
 static void on_written(struct piece *piece, int error)
@@ -159,6 +159,7 @@ void mend_write(struct piece *piece, bool durable, piece_done done)
 	piece->range = (struct range) {
 		.start = piece->start, .end = piece->start + piece->length,
 		.alone = piece->mends, .granted = on_turn,
+		.home = &loop_of(piece->slot)->ring.mail,
 	};
 	if (order_take(&export_of(piece->slot)->order, &piece->range))
 		proceed(piece);

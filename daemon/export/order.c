@@ -11,7 +11,7 @@
 
 void order_init(struct order *order)
 {
-	*order = (struct order) { 0 };
+	*order = (struct order) { .lock = PTHREAD_MUTEX_INITIALIZER };
 }
 
 static bool conflict(const struct range *a, const struct range *b)
@@ -37,10 +37,13 @@ static bool hold_or_wait(struct range *range)
 
 bool order_take(struct order *order, struct range *range)
 {
+	bool held = true;
+
 	assert(!range->held && !range->waiting && range->start < range->end);
 
 	range->dependents = NULL;
 	range->later = NULL;
+	pthread_mutex_lock(&order->lock);
 	range->earlier = order->last;
 	if (range->earlier)
 		range->earlier->later = range;
@@ -48,19 +51,16 @@ bool order_take(struct order *order, struct range *range)
 	order->n_alone += range->alone;
 
 	/* The usual case: nobody needs a range alone, and nothing has to be compared. */
-	if (order->n_alone == 0) {
+	if (order->n_alone == 0)
 		range->held = true;
-		return true;
-	}
-	return hold_or_wait(range);
+	else
+		held = hold_or_wait(range);
+	pthread_mutex_unlock(&order->lock);
+	return held;
 }
 
-void order_give(struct order *order, struct range *range)
+static void unlink_range(struct order *order, struct range *range)
 {
-	struct range *dependent, *next;
-
-	if (!range->held)
-		return;
 	range->held = false;
 	order->n_alone -= range->alone;
 	if (range->earlier)
@@ -69,13 +69,52 @@ void order_give(struct order *order, struct range *range)
 		range->later->earlier = range->earlier;
 	else
 		order->last = range->earlier;
+}
 
-	/* The range itself may be gone as soon as one of them goes on. */
-	dependent = range->dependents;
+/* Those who waited for `range` and hold theirs now, as a list; the others wait for another. */
+static struct range *let_go_on(struct range *range)
+{
+	struct range *dependent = range->dependents, *next, *ready = NULL, **end = &ready;
+
 	range->dependents = NULL;
 	for (; dependent; dependent = next) {
 		next = dependent->next_dependent;
-		if (hold_or_wait(dependent))
-			dependent->granted(dependent);
+		if (!hold_or_wait(dependent))
+			continue;
+		dependent->next_dependent = NULL;
+		*end = dependent;
+		end = &dependent->next_dependent;
+	}
+	return ready;
+}
+
+static void on_letter(struct letter *letter)
+{
+	struct range *range = container_of(letter, struct range, letter);
+
+	range->granted(range);
+}
+
+void order_give(struct order *order, struct range *range)
+{
+	struct mailbox *home = range->home;
+	struct range *ready, *next;
+
+	if (!range->held)
+		return;
+	pthread_mutex_lock(&order->lock);
+	unlink_range(order, range);
+	ready = let_go_on(range);
+	pthread_mutex_unlock(&order->lock);
+
+	/* The range itself may be gone as soon as one of them goes on. */
+	for (; ready; ready = next) {
+		next = ready->next_dependent;
+		if (ready->home == home) {
+			ready->granted(ready);
+			continue;
+		}
+		ready->letter.open = on_letter;
+		mailbox_post(ready->home, &ready->letter);
 	}
 }

@@ -8,12 +8,16 @@
  * as they like, as on any disk), the others alone.  The first come goes first where two
  * ranges conflict; others pass.
  *
- * One object per export, over all its connections; used by the ring's thread only.
+ * One object per export, over all its rings.  Ranges are taken and given by the thread of the
+ * ring that they belong to.
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "export/mailbox.h"
 
 struct range {
 	uint64_t start, end;            /* bytes; whole sectors */
@@ -21,12 +25,15 @@ struct range {
 	bool alone;
 	bool held, waiting;
 	void (*granted)(struct range *range);   /* called later, where order_take() was false */
+	struct mailbox *home;           /* of the ring that it belongs to */
+	struct letter letter;           /* granted by another ring */
 	struct range *earlier, *later;  /* all of them, as they came */
 	struct range *dependents;       /* who waits for this one, linked by next_dependent */
 	struct range *next_dependent;
 };
 
 struct order {
+	pthread_mutex_t lock;
 	struct range *last;             /* the latest that came */
 	unsigned n_alone;               /* of those held or waiting */
 };
@@ -36,5 +43,6 @@ void order_init(struct order *order);
 /* True: the range is held now.  False: it waits, and range->granted will be called. */
 bool order_take(struct order *order, struct range *range);
 
-/* May call `granted` of others.  A range that is not held is left as it is. */
+/* May call `granted` of others, at once if they have the same home.  A range that is not held
+ * is left as it is. */
 void order_give(struct order *order, struct range *range);

@@ -8,9 +8,11 @@
 
 #define STACK_SIZE (128u << 10)
 
-void pool_init(struct pool *pool)
+void pool_init(struct pool *pool, unsigned most)
 {
+	assert(most && most <= POOL_THREADS_MAX);
 	*pool = (struct pool) {
+		.most = most,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.work = PTHREAD_COND_INITIALIZER,
 	};
@@ -90,7 +92,7 @@ void pool_submit(struct pool *pool, struct job *job, struct mailbox *reply_to)
 
 	pthread_mutex_lock(&pool->lock);
 	assert(!pool->closing);
-	if (pool->n_idle <= pool->n_queued && pool->n_threads < POOL_THREADS)
+	if (pool->n_idle <= pool->n_queued && pool->n_threads < pool->most)
 		add_thread(pool);
 	alone = pool->n_threads == 0;
 	if (!alone) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A few threads for calls that io_uring has no operation for and that may block:
- * BLKDISCARD, lseek(SEEK_HOLE) over a fragmented file, the unaligned tail of a file.
+ * A few threads for calls that may block and that the ring has no operation for:
+ * BLKDISCARD, lseek(SEEK_HOLE) over a fragmented file.  Where there is no io_uring, another
+ * pool does all of the device's work.
  *
  * Threads start when there is work, and end when the pool is closed.
  */
@@ -12,7 +13,7 @@
 
 #include "export/mailbox.h"
 
-#define POOL_THREADS 4u
+#define POOL_THREADS_MAX 16u
 
 struct job {
 	void (*run)(struct job *job);           /* in a pool thread; may block */
@@ -26,12 +27,13 @@ struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	struct job *first, **end;
-	unsigned n_threads, n_idle, n_queued;
+	unsigned most, n_threads, n_idle, n_queued;
 	bool closing;
-	pthread_t threads[POOL_THREADS];
+	pthread_t threads[POOL_THREADS_MAX];
 };
 
-void pool_init(struct pool *pool);
+/* With at most `most` threads, up to POOL_THREADS_MAX. */
+void pool_init(struct pool *pool, unsigned most);
 
 /* Waits for what runs, drops nothing: call when no job is left. */
 void pool_deinit(struct pool *pool);

@@ -39,8 +39,8 @@ static void finish_failed(struct slot *slot)
 		struct piece *piece = slot->pieces;
 
 		slot->pieces = piece->next;
-		memory_give(&conn->export->memory, &conn->holder, &piece->block);
-		piece_free(&conn->export->slots, piece);
+		memory_give(&conn->loop->memory, &conn->holder, &piece->block);
+		piece_free(&conn->loop->slots, piece);
 	}
 	slot_answer(slot, slot->error, slot->sentence);
 }
@@ -102,8 +102,8 @@ static void on_read(struct piece *piece, int error)
 	if (error)
 		slot_fail(slot, error, "reading from the device failed");
 	if (!slot->whole && (error || slot->error || conn->dead)) {
-		memory_give(&conn->export->memory, &conn->holder, &piece->block);
-		piece_free(&conn->export->slots, piece);
+		memory_give(&conn->loop->memory, &conn->holder, &piece->block);
+		piece_free(&conn->loop->slots, piece);
 	}
 	if (conn->dead)
 		slot_fail(slot, EIO, NULL);
@@ -123,7 +123,8 @@ static uint64_t stretch(struct slot *slot, bool *ret_hole)
 
 	*ret_hole = false;
 	if (!undivided(slot)) {
-		end = device_read_extent(dev, slot->at, end, ret_hole);
+		end = device_read_extent(dev, &loop_of(slot)->known_data, slot->at, end,
+		                         ret_hole);
 		if (*ret_hole)
 			return end;
 	}
@@ -135,13 +136,13 @@ static uint64_t stretch(struct slot *slot, bool *ret_hole)
 /* The piece for [slot->at, end), whose buffer is `block`. */
 static bool add_piece(struct slot *slot, uint64_t end, struct block block)
 {
-	struct export *export = export_of(slot);
-	struct device *dev = &export->device;
-	struct piece *piece = piece_new(&export->slots, slot);
+	struct loop *loop = loop_of(slot);
+	struct device *dev = &loop->export->device;
+	struct piece *piece = piece_new(&loop->slots, slot);
 	uint64_t start = sector_down(dev, slot->at);
 
 	if (!piece) {
-		memory_give(&export->memory, &slot->conn->holder, &block);
+		memory_give(&loop->memory, &slot->conn->holder, &block);
 		return false;
 	}
 	piece->in_tail = slot->at >= dev->direct_size;
@@ -178,7 +179,7 @@ static uint32_t buffer_for(const struct slot *slot, uint64_t end)
 /* Starts as many chunks as there is memory for.  False while some must wait. */
 static bool read_more(struct slot *slot)
 {
-	struct export *export = export_of(slot);
+	struct loop *loop = loop_of(slot);
 
 	while (slot->at < end_of(slot) && !slot->error) {
 		struct block block = { 0 };
@@ -189,8 +190,8 @@ static bool read_more(struct slot *slot)
 		if (!hole) {
 			uint32_t want = buffer_for(slot, end);
 
-			block = memory_take(&export->memory, &slot->conn->holder, want,
-			                    undivided(slot) ? want : export->device.sector);
+			block = memory_take(&loop->memory, &slot->conn->holder, want,
+			                    undivided(slot) ? want : loop->export->device.sector);
 			if (!block.at)
 				return false;
 		}
@@ -211,16 +212,16 @@ static uint64_t memory_for_whole(const struct slot *slot)
 /* All of a whole reply or nothing; while it must wait, nobody else takes what it saves up. */
 static bool read_whole(struct slot *slot)
 {
-	struct export *export = export_of(slot);
+	struct loop *loop = loop_of(slot);
 	bool hole;
 
-	if (export->memory.closed || !memory_has(&export->memory, memory_for_whole(slot))) {
-		export->memory.closed = true;
+	if (loop->memory.closed || !memory_has(&loop->memory, memory_for_whole(slot))) {
+		loop->memory.closed = true;
 		return false;
 	}
 	while (slot->at < end_of(slot) && !slot->error) {
 		uint64_t end = stretch(slot, &hole);
-		struct block block = memory_take_more(&export->memory, &slot->conn->holder,
+		struct block block = memory_take_more(&loop->memory, &slot->conn->holder,
 		                                      buffer_for(slot, end));
 
 		if (!add_piece(slot, end, block))
@@ -293,7 +294,7 @@ bool read_again_now(struct piece *piece)
 {
 	struct conn *conn = piece->slot->conn;
 
-	piece->block = memory_take(&conn->export->memory, &conn->holder, piece->length,
+	piece->block = memory_take(&conn->loop->memory, &conn->holder, piece->length,
 	                           piece->length);
 	if (!piece->block.at)
 		return false;

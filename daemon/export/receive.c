@@ -60,27 +60,27 @@ void receive_cool(struct receive_buffers *buffers)
 }
 
 /* One for each connection that may be waiting, as long as the group has room. */
-static void fill_group(struct export *export)
+static void fill_group(struct loop *loop)
 {
-	struct receive_buffers *buffers = &export->buffers;
-	unsigned want = export->n_conns + 1 < RECEIVE_GROUP ? export->n_conns + 1 : RECEIVE_GROUP;
+	struct receive_buffers *buffers = &loop->buffers;
+	unsigned want = loop->n_conns + 1 < RECEIVE_GROUP ? loop->n_conns + 1 : RECEIVE_GROUP;
 
 	while (buffers->n_given < want && buffers->n_free) {
 		uint16_t id = buffers->free[--buffers->n_free];
 
-		ring_give_buffer(&export->ring, buffer_at(buffers, id), buffers->size, id);
+		ring_give_buffer(&loop->ring, buffer_at(buffers, id), buffers->size, id);
 		buffers->n_given++;
 	}
 }
 
 static void give_back(struct conn *conn)
 {
-	struct receive_buffers *buffers = &conn->export->buffers;
+	struct receive_buffers *buffers = &conn->loop->buffers;
 
 	conn->pending = NULL;
 	conn->pending_len = 0;
 	buffers->free[buffers->n_free++] = conn->buffer_id;
-	fill_group(conn->export);
+	fill_group(conn->loop);
 }
 
 static void begin_discard(struct conn *conn, struct slot *slot, uint64_t len)
@@ -210,7 +210,7 @@ static struct command_limits limits_of(const struct conn *conn)
 {
 	return (struct command_limits) {
 		.size = conn->size, .flags = conn->flags, .mode = conn->mode,
-		.draining = conn->export->draining,
+		.draining = conn->loop->draining,
 	};
 }
 
@@ -327,7 +327,7 @@ static void (*const takers[])(struct conn *conn) = {
  * answered (that it is shutting down). */
 static bool may_begin(const struct conn *conn)
 {
-	return !conn->ending || (conn->export->draining && conn->reason == REASON_SHUTDOWN);
+	return !conn->ending || (conn->loop->draining && conn->reason == REASON_SHUTDOWN);
 }
 
 static void take_pending(struct conn *conn)
@@ -351,23 +351,23 @@ static void on_end_of_file(struct conn *conn)
 		conn_kill(conn, REASON_PEER_GONE);
 }
 
-static void on_received(struct op *op, int res, uint32_t flags)
+static void on_received(struct op *op, int res, int buffer)
 {
 	struct conn *conn = container_of(op, struct conn, recv_op);
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 
 	conn_unsettle(conn);
-	if (flags & IORING_CQE_F_BUFFER) {
-		conn->buffer_id = (uint16_t) (flags >> IORING_CQE_BUFFER_SHIFT);
-		conn->pending = buffer_at(&export->buffers, conn->buffer_id);
+	if (buffer != RING_NO_BUFFER) {
+		conn->buffer_id = (uint16_t) buffer;
+		conn->pending = buffer_at(&loop->buffers, conn->buffer_id);
 		conn->pending_len = res > 0 ? (uint32_t) res : 0;
-		export->buffers.n_given--;
+		loop->buffers.n_given--;
 		if (conn->pending_len == 0)
 			give_back(conn);
 	}
 	if (res > 0) {
 		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
-		if (!(flags & IORING_CQE_F_BUFFER))
+		if (buffer == RING_NO_BUFFER)
 			write_filled(conn->filling, (uint32_t) res);
 		else if (!conn->dead)
 			take_pending(conn);
@@ -380,9 +380,8 @@ static void on_received(struct op *op, int res, uint32_t flags)
 
 void conn_receive(struct conn *conn)
 {
-	struct ring *ring = &conn->export->ring;
+	struct ring *ring = &conn->loop->ring;
 	struct piece *piece = conn->filling;
-	struct io_uring_sqe *sqe;
 
 	if (conn->recv_op.in_flight || conn->dead)
 		return;
@@ -396,17 +395,15 @@ void conn_receive(struct conn *conn)
 	if (conn->receiving == RECEIVING_WRITE && !piece)
 		return;
 
-	sqe = ring_sqe(ring);
 	if (conn->receiving == RECEIVING_WRITE && piece->data_len - piece->moved >= DIRECT_MIN) {
-		io_uring_prep_recv(sqe, conn->fd, piece->block.at + piece->data_at + piece->moved,
-		                   piece->data_len - piece->moved, 0);
+		ring_receive(ring, &conn->recv_op, on_received, conn->fd,
+		             piece->block.at + piece->data_at + piece->moved,
+		             piece->data_len - piece->moved);
 	} else {
-		fill_group(conn->export);
-		io_uring_prep_recv(sqe, conn->fd, NULL, conn->export->buffers.size, 0);
-		sqe->flags |= IOSQE_BUFFER_SELECT;
-		sqe->buf_group = RING_BUFFER_GROUP;
+		fill_group(conn->loop);
+		ring_receive_any(ring, &conn->recv_op, on_received, conn->fd,
+		                 conn->loop->buffers.size);
 	}
-	ring_start(ring, sqe, &conn->recv_op, on_received);
 }
 
 bool conn_stop_receiving(struct conn *conn)
@@ -414,7 +411,7 @@ bool conn_stop_receiving(struct conn *conn)
 	struct slot *slot = conn->writing;
 
 	if (conn->recv_op.in_flight) {
-		ring_cancel(&conn->export->ring, &conn->recv_op);
+		ring_cancel(&conn->loop->ring, &conn->recv_op);
 		return false;
 	}
 	if (conn->pending)

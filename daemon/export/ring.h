@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One io_uring and the thread that owns it: starts operations, calls back when they end.
+ * Starts operations on sockets and on the device, and calls back when they end.
  *
- * The ring starts disabled and restricted (IORING_REGISTER_RESTRICTIONS) to the operations
- * that this program uses, since seccomp does not see what a ring does.  It is set up by
- * any thread and enabled by the one that will use it.
+ * One ring belongs to one thread.  What it runs on is an engine (engine.h): io_uring, or a
+ * pool of threads with epoll(7) where there is no io_uring.  Nobody else can tell which.
  *
- * The tag of an operation is the address of its `struct op`, which lies inside the object
- * that the operation is for.  That object must outlive the operation; op->in_flight is
- * asserted both ways, so a completion that nobody waits for stops the process rather than
+ * An operation lies inside the object that it is for, which must outlive it.  op->in_flight
+ * is asserted both ways, so a completion that nobody waits for stops the process rather than
  * touch memory that has another owner by now.
  */
 #pragma once
 
-#include <liburing.h>
-#include <poll.h>
+#include <linux/time_types.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -22,20 +19,48 @@
 
 #include "base/failure.h"
 #include "export/mailbox.h"
+#include "export/pool.h"
 
-/* Receive buffers that the kernel picks from when data arrives; see receive.c. */
-#define RING_BUFFER_GROUP 0
+#define RING_NO_BUFFER (-1)
+
+/* Rows of the engines' tables. */
+enum op_kind {
+	OP_READ, OP_WRITE, OP_SYNC, OP_ALLOCATE, OP_ADVISE,     /* the device's: they may block */
+	OP_RECEIVE, OP_RECEIVE_ANY, OP_SEND, OP_WRITABLE,       /* a socket's */
+	OP_TIMER,
+};
+
+#define N_OP_KINDS (OP_TIMER + 1u)
+
+struct op;
+
+/* `res`: bytes, or a negative errno; `buffer`: the one that OP_RECEIVE_ANY filled. */
+typedef void (*op_done)(struct op *op, int res, int buffer);
 
 struct op {
-	/* `res`: bytes, or a negative errno; `flags`: IORING_CQE_F_* and the buffer picked. */
-	void (*done)(struct op *op, int res, uint32_t flags);
+	op_done done;
+	struct op *next;                /* in a list of the ring or its engine */
+	uint8_t kind;
 	bool in_flight;
+	int fd;
+	int flags;                      /* RWF_*, MSG_*, FALLOC_FL_* or POSIX_FADV_*, by kind */
+	int res;                        /* of one that is over and not told yet */
+	uint64_t length;                /* bytes */
+	union {
+		struct {
+			void *at;       /* data, or the message to send */
+			uint64_t offset;
+		};
+		struct __kernel_timespec after;
+	};
+	struct job job;                 /* for the engine that has threads */
 };
 
 struct ring {
-	struct io_uring uring;
+	const struct engine *engine;
+	void *state;                    /* the engine's */
 	struct mailbox mail;            /* letters for the ring's thread */
-	struct op mail_op;
+	struct op *ready, **ready_end;  /* over, to be told without going to sleep */
 	unsigned n_in_flight;
 	bool stop;                      /* set by a letter or a callback: ring_run() returns */
 
@@ -43,42 +68,73 @@ struct ring {
 	void (*settle)(void *userdata);
 	void *userdata;
 
-	/* iovecs and message headers live here until the kernel has read them (submit). */
+	/*
+	 * Sends of this batch whose end nobody waits for: they end at once, and the thread
+	 * may sleep until something else happens, too.  settle() may set it to 0.
+	 */
+	unsigned n_prompt;
+
+	/* iovecs and message headers live here until the engine has taken them. */
 	struct iovec *iov;
 	unsigned iov_used;
 	struct msghdr *messages;
 	unsigned messages_used;
-
-	struct io_uring_buf_ring *buffers;
-	unsigned buffers_mask;
-
-	uint64_t n_submits;             /* system calls made; for the figures */
 };
 
-#define RING_ENTRIES 512u
 #define RING_IOV_MAX 2048u
 #define RING_MESSAGES_MAX 256u
 
-/* `n_buffers`: room in the group of receive buffers, a power of two. */
-int ring_init(struct ring *ring, unsigned n_buffers, struct failure *why);
+/* `n_buffers`: room for buffers given with ring_give_buffer(), a power of two. */
+int ring_init(struct ring *ring, const struct engine *engine, unsigned n_buffers,
+              struct failure *why);
 void ring_deinit(struct ring *ring);
 
-/* Enables the ring in the calling thread and serves it until ring->stop. */
+/* Serves the ring in the calling thread, the only one that ever does, until ring->stop. */
 void ring_run(struct ring *ring);
 
-/* An empty submission entry; never NULL (submits what is pending when the queue is full). */
-struct io_uring_sqe *ring_sqe(struct ring *ring);
+/*
+ * Starts what `what` describes: kind, descriptor, and what that kind needs.  Until `done`
+ * runs, `op` and its object stay.  The functions below word the usual ones.
+ */
+void ring_start(struct ring *ring, struct op *op, op_done done, const struct op *what);
 
-/* Starts the prepared entry.  Until `done` runs, `op` and its object stay. */
-void ring_start(struct ring *ring, struct io_uring_sqe *sqe, struct op *op,
-                void (*done)(struct op *op, int res, uint32_t flags));
+/* Does a device's operation right here, whether it blocks or not; `done` runs later as ever. */
+void ring_perform(struct ring *ring, struct op *op, op_done done, const struct op *what);
 
-/* Asks an operation to end early: its `done` still runs, with -ECANCELED or what it did. */
+/* fdatasync(2) */
+void ring_sync(struct ring *ring, struct op *op, op_done done, int fd);
+/* fallocate(2) */
+void ring_allocate(struct ring *ring, struct op *op, op_done done, int fd, int mode,
+                   uint64_t offset, uint64_t length);
+/* posix_fadvise(2) */
+void ring_advise(struct ring *ring, struct op *op, op_done done, int fd, int advice,
+                 uint64_t offset, uint32_t length);
+
+/* Waits for data, then takes at most `length` bytes of it. */
+void ring_receive(struct ring *ring, struct op *op, op_done done, int fd, void *at,
+                  uint32_t length);
+/* The same, into a buffer that was given with ring_give_buffer(), picked when data is there;
+ * -ENOBUFS without one. */
+void ring_receive_any(struct ring *ring, struct op *op, op_done done, int fd, uint32_t length);
+
+/*
+ * Sends what the socket takes.  One that is `prompt` never waits: -EAGAIN when the socket is
+ * full.  Otherwise it waits until some of it could be sent (or ends with -EINTR once it can).
+ */
+void ring_send(struct ring *ring, struct op *op, op_done done, int fd, struct msghdr *message,
+               bool prompt);
+/* Until the socket takes data. */
+void ring_await_writable(struct ring *ring, struct op *op, op_done done, int fd);
+void ring_sleep(struct ring *ring, struct op *op, op_done done, unsigned milliseconds);
+
+/* Asks a socket's operation to end early: its `done` still runs, with -ECANCELED or what it did. */
 void ring_cancel(struct ring *ring, struct op *op);
 
-/* A message header with room for `n` iovecs (at most RING_IOV_MAX), good until the next submit; the
- * next ring_sqe() is sure not to submit. */
+/* The socket is about to be closed; nothing of it is in flight. */
+void ring_forget(struct ring *ring, int fd);
+
+/* A message header with room for `n` iovecs (at most RING_IOV_MAX), for the next ring_send(). */
 struct msghdr *ring_message(struct ring *ring, unsigned n);
 
-/* Hands a receive buffer to the kernel's group, under the number `id`. */
+/* Gives a receive buffer to OP_RECEIVE_ANY, under the number `id`. */
 void ring_give_buffer(struct ring *ring, void *at, unsigned size, uint16_t id);

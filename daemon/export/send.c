@@ -14,14 +14,14 @@
 /* The reply, or its part, is with the client (or never will be): gives up what it held. */
 static void release(struct conn *conn, struct out *out)
 {
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 	struct slot *last = out->last;
 	struct piece *piece = out->piece;
 
 	if (piece) {
 		conn->n_evicted -= piece->evicted;
-		memory_give(&export->memory, &conn->holder, &piece->block);
-		piece_free(&export->slots, piece);
+		memory_give(&loop->memory, &conn->holder, &piece->block);
+		piece_free(&loop->slots, piece);
 	}
 	if (last)
 		conn_give_slot(last);
@@ -75,7 +75,7 @@ static void give_up_buffers(struct conn *conn)
 
 		if (!piece || !piece->block.at || piece->slot->req.type != NBD_CMD_READ)
 			continue;
-		memory_give(&conn->export->memory, &conn->holder, &piece->block);
+		memory_give(&conn->loop->memory, &conn->holder, &piece->block);
 		piece->evicted = true;
 		conn->n_evicted++;
 		out->body = NULL;
@@ -90,16 +90,19 @@ static void finish_eviction(struct conn *conn)
 	conn->evicting = false;
 }
 
-static void on_sent(struct op *op, int res, uint32_t flags)
+static void on_sent(struct op *op, int res, int buffer)
 {
 	struct conn *conn = container_of(op, struct conn, send_op);
 
-	(void) flags;
+	(void) buffer;
 	conn_unsettle(conn);
 	if (res >= 0) {
 		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->taken);
 		count_sent(conn, (size_t) res);
-	} else if (res != -EINTR && res != -EAGAIN && res != -ECANCELED && res != -ENOMEM) {
+		conn->blocked = conn->out && conn->out->sent;
+	} else if (res == -EAGAIN) {
+		conn->blocked = true;
+	} else if (res != -EINTR && res != -ECANCELED && res != -ENOMEM) {
 		conn_kill(conn, REASON_PEER_GONE);
 	}
 	finish_eviction(conn);
@@ -142,11 +145,11 @@ static unsigned count_parts(const struct conn *conn)
 }
 
 /* An evicted client reads again: one poll tells, then its replies are read once more. */
-static void on_writable(struct op *op, int res, uint32_t flags)
+static void on_writable(struct op *op, int res, int buffer)
 {
 	struct conn *conn = container_of(op, struct conn, send_op);
 
-	(void) flags;
+	(void) buffer;
 	conn_unsettle(conn);
 	finish_eviction(conn);
 	if (res < 0 || conn->dead)
@@ -157,16 +160,19 @@ static void on_writable(struct op *op, int res, uint32_t flags)
 
 static void await_reader(struct conn *conn)
 {
-	struct io_uring_sqe *sqe = ring_sqe(&conn->export->ring);
+	ring_await_writable(&conn->loop->ring, &conn->send_op, on_writable, conn->fd);
+}
 
-	io_uring_prep_poll_add(sqe, conn->fd, POLLOUT);
-	ring_start(&conn->export->ring, sqe, &conn->send_op, on_writable);
+/* Whether the loop may sleep without looking at the end of a send that does not wait: nothing
+ * else hangs on the memory and the slots that it gives back. */
+static bool may_sleep_over(const struct conn *conn)
+{
+	return conn->recv_op.in_flight && !conn->ending && !conn->n_evicted;
 }
 
 void conn_send(struct conn *conn)
 {
-	struct ring *ring = &conn->export->ring;
-	struct io_uring_sqe *sqe;
+	struct ring *ring = &conn->loop->ring;
 	struct msghdr *msg;
 	unsigned n;
 
@@ -187,9 +193,9 @@ void conn_send(struct conn *conn)
 			break;
 		msg->msg_iovlen += add_parts(out, msg->msg_iov + msg->msg_iovlen);
 	}
-	sqe = ring_sqe(ring);
-	io_uring_prep_sendmsg(sqe, conn->fd, msg, MSG_NOSIGNAL);
-	ring_start(ring, sqe, &conn->send_op, on_sent);
+	ring_send(ring, &conn->send_op, on_sent, conn->fd, msg, !conn->blocked);
+	if (!conn->blocked && may_sleep_over(conn))
+		ring->n_prompt++;
 }
 
 void conn_evict(struct conn *conn)
@@ -197,13 +203,13 @@ void conn_evict(struct conn *conn)
 	if (!conn->send_op.in_flight || conn->evicting || conn->holder.held == 0)
 		return;
 	conn->evicting = true;
-	ring_cancel(&conn->export->ring, &conn->send_op);
+	ring_cancel(&conn->loop->ring, &conn->send_op);
 }
 
 bool conn_stop_sending(struct conn *conn)
 {
 	if (conn->send_op.in_flight) {
-		ring_cancel(&conn->export->ring, &conn->send_op);
+		ring_cancel(&conn->loop->ring, &conn->send_op);
 		return false;
 	}
 	if (conn->reloading)

@@ -57,8 +57,6 @@ struct piece {
 	void (*mend_done)(struct piece *piece, int error);
 	bool evicted;                   /* the buffer was given up; read again before sending */
 	bool pooled;                    /* not slot->first */
-	struct job job;                 /* for the tail */
-	int result;                     /* of the job: bytes or a negative errno */
 	uint8_t extent[16];             /* BLOCK_STATUS: one that needs no buffer */
 	struct out out;
 };

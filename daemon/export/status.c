@@ -42,7 +42,7 @@ static void put_header(struct slot *slot, struct piece *piece, uint32_t id, uint
 /* One extent over the whole range. */
 static void queue_single(struct slot *slot, uint32_t id, uint64_t flags, bool last)
 {
-	struct piece *piece = piece_new(&export_of(slot)->slots, slot);
+	struct piece *piece = piece_new(&loop_of(slot)->slots, slot);
 
 	if (!piece) {
 		conn_kill(slot->conn, REASON_LIMIT);
@@ -59,13 +59,13 @@ static void queue_single(struct slot *slot, uint32_t id, uint64_t flags, bool la
 
 static void drop_pieces(struct slot *slot, struct piece *piece)
 {
-	struct export *export = export_of(slot);
+	struct loop *loop = loop_of(slot);
 	struct piece *next;
 
 	for (; piece; piece = next) {
 		next = piece->next;
-		memory_give(&export->memory, &slot->conn->holder, &piece->block);
-		piece_free(&export->slots, piece);
+		memory_give(&loop->memory, &slot->conn->holder, &piece->block);
+		piece_free(&loop->slots, piece);
 	}
 }
 
@@ -201,19 +201,19 @@ static void on_looked_up(struct job *job)
 /* As many blocks as the longest reply needs, or as there are, but one.  False without that. */
 static bool find_extents(struct slot *slot)
 {
-	struct export *export = export_of(slot);
+	struct loop *loop = loop_of(slot);
 	uint64_t most = slot->req.flags & NBD_CMD_FLAG_REQ_ONE ? 1 : slot->req.length / 512 + 1;
 	uint64_t want = (most < NBD_MAX_EXTENTS ? most : NBD_MAX_EXTENTS) * extent_size(slot);
 
 	while (want) {
 		uint32_t size = want < MEMORY_PIECE ? (uint32_t) want : MEMORY_PIECE;
-		struct block block = memory_take(&export->memory, &slot->conn->holder, size,
+		struct block block = memory_take(&loop->memory, &slot->conn->holder, size,
 		                                 size < MEMORY_PAGE ? size : MEMORY_PAGE);
 		bool had = block.at != NULL;
-		struct piece *piece = had ? piece_new(&export->slots, slot) : NULL;
+		struct piece *piece = had ? piece_new(&loop->slots, slot) : NULL;
 
 		if (!piece)
-			memory_give(&export->memory, &slot->conn->holder, &block);
+			memory_give(&loop->memory, &slot->conn->holder, &block);
 		if (!had && !slot->pieces)
 			return false;
 		if (!piece && !slot->pieces) {
@@ -229,7 +229,7 @@ static bool find_extents(struct slot *slot)
 	}
 	slot->n_io++;
 	slot->job = (struct job) { .run = look_up, .done = on_looked_up };
-	pool_submit(&export->pool, &slot->job, &export->ring.mail);
+	pool_submit(&loop->export->pool, &slot->job, &loop->ring.mail);
 	return true;
 }
 

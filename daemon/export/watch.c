@@ -35,63 +35,52 @@ static void close_stalled(struct conn *conn, enum reason reason, const char *sen
 
 static void look_at(struct conn *conn)
 {
-	struct export *export = conn->export;
+	struct loop *loop = conn->loop;
 	int64_t idle = milliseconds_since(conn->send_op.in_flight ? &conn->taken : &conn->given);
 	bool holds = conn->holder.held || conn->holder.floor_taken;
 
 	if (conn->dead || !waits_for_client(conn))
 		return;
-	if (export->draining && (idle > CONN_DRAIN_SECONDS * 1000 ||
-	    milliseconds_since(&export->drain_began) > CONN_DRAIN_SECONDS_ALL * 1000))
+	if (loop->draining && (idle > CONN_DRAIN_SECONDS * 1000 ||
+	    milliseconds_since(&loop->drain_began) > CONN_DRAIN_SECONDS_ALL * 1000))
 		close_stalled(conn, REASON_SHUTDOWN, "the export stops, and the client does not get on");
-	else if (export->starved && holds && idle > CONN_STALL_SECONDS * 1000)
+	else if (loop->starved && holds && idle > CONN_STALL_SECONDS * 1000)
 		close_stalled(conn, REASON_STALLED, "no progress for 30 s while others wait for memory");
-	else if (export->starved && idle > CONN_EVICT_MS)
+	else if (loop->starved && idle > CONN_EVICT_MS)
 		conn_evict(conn);
 }
 
 /* True while there is something to look at again. */
-static bool look_around(struct export *export)
+static bool look_around(struct loop *loop)
 {
 	struct conn *next;
 	bool warm;
 
-	for (struct conn *conn = export->conns; conn; conn = next) {
+	for (struct conn *conn = loop->conns; conn; conn = next) {
 		next = conn->next;
 		look_at(conn);
 	}
-	if (export->starved)
+	if (loop->starved)
 		return true;
-	warm = memory_cool(&export->memory);
-	if (!warm && export->n_busy == 0)
-		receive_cool(&export->buffers);
-	return warm || export->n_busy > 0 || (export->draining && export->n_conns > 0);
+	warm = memory_cool(&loop->memory);
+	if (!warm && loop->n_busy == 0)
+		receive_cool(&loop->buffers);
+	return warm || loop->n_busy > 0 || (loop->draining && loop->n_conns > 0);
 }
 
-static void start_tick(struct export *export)
+static void on_tick(struct op *op, int res, int buffer)
 {
-	struct io_uring_sqe *sqe = ring_sqe(&export->ring);
-	int64_t ms = export->starved ? TICK_MS_UNDER_PRESSURE : TICK_MS;
-
-	export->tick_time = (struct __kernel_timespec) {
-		.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000,
-	};
-	io_uring_prep_timeout(sqe, &export->tick_time, 0, 0);
-	ring_start(&export->ring, sqe, &export->tick_op, export_tick);
-}
-
-void export_tick(struct op *op, int res, uint32_t flags)
-{
-	struct export *export = container_of(op, struct export, tick_op);
+	struct loop *loop = container_of(op, struct loop, tick_op);
 
 	(void) res;
-	(void) flags;
-	if (look_around(export))
-		export_watch(export);
+	(void) buffer;
+	if (look_around(loop))
+		loop_watch(loop);
 }
 
-void export_watch(struct export *export)
+void loop_watch(struct loop *loop)
 {
-	if (!export->tick_op.in_flight)
-		start_tick(export);
+	if (!loop->tick_op.in_flight)
+		ring_sleep(&loop->ring, &loop->tick_op, on_tick,
+		           loop->starved ? TICK_MS_UNDER_PRESSURE : TICK_MS);
 }

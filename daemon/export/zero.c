@@ -97,15 +97,15 @@ static void note_missing(struct device *dev, int way)
 		dev->no_zero_range = true;
 }
 
-static void on_fallocated(struct op *op, int res, uint32_t flags)
+static void on_fallocated(struct op *op, int res, int buffer)
 {
 	struct slot *slot = container_of(op, struct slot, op);
 	struct export *export = export_of(slot);
 
-	(void) flags;
+	(void) buffer;
 	slot->n_io--;
 	order_give(&export->order, &slot->range);
-	device_forget_extents(&export->device);
+	device_note_punch(&export->device);
 	if (res == 0)
 		slot->at = slot->range.end_asked;
 	else if (res == -EOPNOTSUPP || res == -ENOSYS)
@@ -118,12 +118,10 @@ static void on_fallocated(struct op *op, int res, uint32_t flags)
 static void fallocate_now(struct slot *slot)
 {
 	struct export *export = export_of(slot);
-	struct io_uring_sqe *sqe = ring_sqe(&export->ring);
 
-	io_uring_prep_fallocate(sqe, export->device.fd, slot->way, (off_t) slot->at,
-	                        (off_t) (slot->range.end_asked - slot->at));
 	slot->n_io++;
-	ring_start(&export->ring, sqe, &slot->op, on_fallocated);
+	ring_allocate(&loop_of(slot)->ring, &slot->op, on_fallocated, export->device.fd, slot->way,
+	              slot->at, slot->range.end_asked - slot->at);
 }
 
 static void on_fallocate_turn(struct range *range)
@@ -144,6 +142,7 @@ static void by_fallocate(struct slot *slot, uint64_t until, int way)
 	slot->range = (struct range) {
 		.start = sector_down(dev, slot->at), .end = sector_up(dev, until),
 		.end_asked = until, .granted = on_fallocate_turn,
+		.home = &loop_of(slot)->ring.mail,
 	};
 	slot->range.alone = slot->range.start != slot->at || slot->range.end != until;
 	if (order_take(&export->order, &slot->range))
@@ -166,7 +165,7 @@ static void next_step(struct slot *slot)
 
 	if (slot->conn->dead)
 		slot_fail(slot, EIO, NULL);
-	else if (slot->conn->export->draining && slot->at < end)
+	else if (slot->conn->loop->draining && slot->at < end)
 		slot_fail(slot, ESHUTDOWN, "the export is being stopped; a part has been zeroed");
 	if (slot->error || slot->at == end)
 		flush_if_asked(slot);
@@ -200,15 +199,15 @@ void start_write_zeroes(struct slot *slot)
 
 /* TRIM: a hint, so what the device cannot discard is left, and the answer is success. */
 
-static void on_punched(struct op *op, int res, uint32_t flags)
+static void on_punched(struct op *op, int res, int buffer)
 {
 	struct slot *slot = container_of(op, struct slot, op);
 	struct export *export = export_of(slot);
 
-	(void) flags;
+	(void) buffer;
 	slot->n_io--;
 	order_give(&export->order, &slot->range);
-	device_forget_extents(&export->device);
+	device_note_punch(&export->device);
 	if (res < 0 && res != -EOPNOTSUPP && res != -ENOSYS)
 		slot_fail(slot, -res, "discarding failed");
 	flush_if_asked(slot);
@@ -218,7 +217,7 @@ static void on_punched(struct op *op, int res, uint32_t flags)
 static bool stop_wanted(const struct slot *slot)
 {
 	return __atomic_load_n(&slot->conn->dead, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&slot->conn->export->draining, __ATOMIC_RELAXED);
+	       __atomic_load_n(&slot->conn->loop->draining, __ATOMIC_RELAXED);
 }
 
 /* In a thread of the pool. */
@@ -248,18 +247,15 @@ static void on_discarded(struct job *job)
 static void trim_now(struct slot *slot)
 {
 	struct export *export = export_of(slot);
-	struct io_uring_sqe *sqe;
 
 	slot->n_io++;
 	if (export->device.is_block) {
 		slot->job = (struct job) { .run = discard, .done = on_discarded };
-		pool_submit(&export->pool, &slot->job, &export->ring.mail);
+		pool_submit(&export->pool, &slot->job, &loop_of(slot)->ring.mail);
 		return;
 	}
-	sqe = ring_sqe(&export->ring);
-	io_uring_prep_fallocate(sqe, export->device.fd, PUNCH, (off_t) slot->range.start,
-	                        (off_t) (slot->range.end - slot->range.start));
-	ring_start(&export->ring, sqe, &slot->op, on_punched);
+	ring_allocate(&loop_of(slot)->ring, &slot->op, on_punched, export->device.fd, PUNCH,
+	              slot->range.start, slot->range.end - slot->range.start);
 }
 
 static void on_trim_turn(struct range *range)
@@ -279,6 +275,7 @@ void start_trim(struct slot *slot)
 	slot->range = (struct range) {
 		.start = sector_up(dev, slot->req.offset), .end = sector_down(dev, end_of(slot)),
 		.granted = on_trim_turn,
+		.home = &loop_of(slot)->ring.mail,
 	};
 	if (!dev->can_discard || slot->range.start >= slot->range.end)
 		flush_if_asked(slot);

@@ -285,12 +285,12 @@ TEST(what_cannot_tell_is_all_data)
 	close_fd(&ends[1]);
 }
 
-static void expect_read_extent(struct device *dev, uint64_t offset, uint64_t end, uint64_t want_end,
-                               bool want_hole)
+static void expect_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
+                               uint64_t end, uint64_t want_end, bool want_hole)
 {
 	bool hole = !want_hole;
 
-	CHECK_EQ("end", device_read_extent(dev, offset, end, &hole), want_end);
+	CHECK_EQ("end", device_read_extent(dev, known, offset, end, &hole), want_end);
 	CHECK_EQ("hole", hole, want_hole);
 }
 
@@ -298,28 +298,30 @@ TEST(reads_remember_data_until_it_is_forgotten)
 {
 	AUTO_FD fd = sparse_file(8 * BLOCK);
 	struct device dev = { .fd = fd, .size = 8 * BLOCK };
+	struct known_data known = { 0 };
 
 	for (unsigned i = 2; i < 6; i++)
 		fill(fd, i);
-	expect_read_extent(&dev, 0, BLOCK, BLOCK, true);
-	CHECK_EQ("holes are not remembered", dev.data_end, 0);
-	expect_read_extent(&dev, 3 * BLOCK, 4 * BLOCK, 4 * BLOCK, false);
-	CHECK_EQ("start", dev.data_start, 3 * BLOCK);
-	CHECK_EQ("end", dev.data_end, 6 * BLOCK);
+	expect_read_extent(&dev, &known, 0, BLOCK, BLOCK, true);
+	CHECK_EQ("holes are not remembered", known.end, 0);
+	expect_read_extent(&dev, &known, 3 * BLOCK, 4 * BLOCK, 4 * BLOCK, false);
+	CHECK_EQ("start", known.start, 3 * BLOCK);
+	CHECK_EQ("end", known.end, 6 * BLOCK);
 
 	CHECK_EQ("punch", fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4 * BLOCK,
 	                            BLOCK), 0);
-	expect_read_extent(&dev, 4 * BLOCK, 8 * BLOCK, 6 * BLOCK, false);
-	expect_read_extent(&dev, 6 * BLOCK, 7 * BLOCK, 7 * BLOCK, true);
-	expect_read_extent(&dev, 2 * BLOCK, 8 * BLOCK, 4 * BLOCK, false);
-	device_forget_extents(&dev);
-	expect_read_extent(&dev, 4 * BLOCK, 8 * BLOCK, 5 * BLOCK, true);
+	expect_read_extent(&dev, &known, 4 * BLOCK, 8 * BLOCK, 6 * BLOCK, false);
+	expect_read_extent(&dev, &known, 6 * BLOCK, 7 * BLOCK, 7 * BLOCK, true);
+	expect_read_extent(&dev, &known, 2 * BLOCK, 8 * BLOCK, 4 * BLOCK, false);
+	device_note_punch(&dev);
+	expect_read_extent(&dev, &known, 4 * BLOCK, 8 * BLOCK, 5 * BLOCK, true);
 }
 
 TEST(a_block_device_is_read_without_looking)
 {
 	AUTO_FD fd = sparse_file(8 * BLOCK);
 	struct device dev = { .fd = fd, .size = 8 * BLOCK, .is_block = true };
+	struct known_data known = { 0 };
 
-	expect_read_extent(&dev, 0, 8 * BLOCK, 8 * BLOCK, false);
+	expect_read_extent(&dev, &known, 0, 8 * BLOCK, 8 * BLOCK, false);
 }

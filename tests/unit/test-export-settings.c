@@ -27,7 +27,10 @@ TEST(defaults_hold_where_nothing_is_said)
 	CHECK_STR("device", got.device, "/dev/sdx");
 	CHECK_STR("description", got.description, "");
 	CHECK(!got.read_only && got.direct && !got.shared && !got.is_default);
-	CHECK_EQ("memory", got.memory, 64u << 20);
+	CHECK_EQ("memory", got.memory, 0);
+	CHECK_EQ("what that means", export_settings_memory(&got), 64u << 20);
+	CHECK_EQ("threads", got.threads, 1);
+	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_AUTO);
 	CHECK_EQ("connections", got.max_connections, 256);
 	export_settings_clear(&got);
 	export_settings_clear(&got);            /* twice is once */
@@ -45,7 +48,9 @@ TEST(every_key_is_read)
 				   "Shared = yes\n"
 				   "Default = yes\n"
 				   "Memory = 48M\n"
-				   "MaxConnections = 65535\n";
+				   "MaxConnections = 65535\n"
+				   "Threads = 1\n"
+				   "Engine = io_uring\n";
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };
 	struct failure why = { 0 };
@@ -57,6 +62,7 @@ TEST(every_key_is_read)
 	CHECK(got.read_only && !got.direct && got.shared && got.is_default);
 	CHECK_EQ("memory", got.memory, 48u << 20);
 	CHECK_EQ("connections", got.max_connections, 65535);
+	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_URING);
 	export_settings_clear(&got);
 	scratch_end(&s);
 }
@@ -78,6 +84,11 @@ static const struct {
 	  ":3: Memory=50331647: less than 48 MiB, what one client may need" },
 	{ DEVICE "MaxConnections=0\n", ":3: MaxConnections=0: not between 1 and 65535" },
 	{ DEVICE "MaxConnections=65536\n", ":3: MaxConnections=65536: not between 1 and 65535" },
+	{ DEVICE "Threads=0\n", ":3: Threads=0: not between 1 and 64" },
+	{ DEVICE "Threads=65\n", ":3: Threads=65: not between 1 and 64" },
+	{ DEVICE "Engine=magic\n", ":3: Engine=magic: neither auto nor io_uring nor threads" },
+	{ DEVICE "Memory=64M\nThreads=2\n",
+	  ": Memory=: less than 96 MiB, what one client of each of 2 threads may need" },
 	{ DEVICE "Bitmaps=x\n", ":3: Bitmaps=: not a key of this section" },
 	{ DEVICE "Device=/y\n", ":3: Device= is given twice" },
 };
@@ -267,8 +278,7 @@ static const struct export_settings plain = {
 	.label = (char *) "web1",
 	.device = (char *) "/dev/sdx",
 	.direct = true,
-	.memory = EXPORT_MEMORY_DEFAULT,
-	.max_connections = 256,
+	.max_connections = 256, .threads = 1,
 };
 
 TEST(what_is_written_reads_back)
@@ -277,7 +287,8 @@ TEST(what_is_written_reads_back)
 		.label = (char *) "web1", .name = (char *) "a = \\ \xc3\xa4 #b",
 		.device = (char *) "/dev/x y", .description = (char *) "[some] ;thing",
 		.read_only = true, .direct = false, .shared = true,
-		.is_default = true, .memory = 50331649, .max_connections = 1,
+		.is_default = true, .memory = 100663297, .max_connections = 1, .threads = 2,
+		.engine = EXPORT_ENGINE_THREADS,
 	};
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };
@@ -293,6 +304,8 @@ TEST(what_is_written_reads_back)
 	CHECK(got.read_only && !got.direct && got.shared && got.is_default);
 	CHECK_EQ("memory", got.memory, every.memory);
 	CHECK_EQ("connections", got.max_connections, 1);
+	CHECK_EQ("threads", got.threads, 2);
+	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_THREADS);
 	CHECK_EQ("", stat(scratch_path(&s, "web1.conf"), &st), 0);
 	CHECK_EQ("others may read it", st.st_mode & 07777, 0644);
 	export_settings_clear(&got);

@@ -141,14 +141,13 @@ TEST(a_piece_that_was_used_comes_back_clean)
 		piece->length = piece->moved = piece->data_len = 2;
 		piece->in_tail = piece->mends = piece->durable = piece->evicted = true;
 		piece->next = piece;
-		piece->result = -5;
 		piece->out = (struct out) { .sent = 3, .header_len = 4, .last = slot };
 		piece_free(&pool, piece);
 		again = piece_new(&pool, slot);
 		CHECK(again == piece);
 		CHECK(!again->next && !again->start && !again->length && !again->moved);
 		CHECK(!again->in_tail && !again->mends && !again->durable && !again->evicted);
-		CHECK(!again->data_len && !again->result && !again->out.sent && !again->out.last);
+		CHECK(!again->data_len && !again->out.sent && !again->out.last);
 		CHECK_EQ("pooled", again->pooled, i == 1);
 	}
 	slot_pool_deinit(&pool);

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "export/promptness.h"
+
+#include <time.h>
+
+#include "export/device.h"
+
+#define US 1000ull
+#define PAUSE_FIRST (100 * 1000 * US)
+#define PAUSE_MOST (60ull * 1000 * 1000 * US)
+
+/* What another thread would cost, and what moving a page may take. */
+#define PROMPT_BASE (20 * US)
+#define PROMPT_PAGE (4 * US)
+
+/* So slow that one such answer is enough: everybody else on the ring waits as long. */
+#define STUCK (1000 * US)
+
+/* One slow answer weighs as much as so many fast ones; so much debt ends it. */
+#define SLOW_WEIGHT 16u
+#define DEBT_MOST 128u
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t) t.tv_sec * 1000 * 1000 * US + (uint64_t) t.tv_nsec;
+}
+
+void promptness_init(struct promptness *p, const struct device *dev)
+{
+	*p = (struct promptness) { .possible = !dev->nowait, .pause = PAUSE_FIRST };
+}
+
+uint64_t promptness_begin(struct promptness *p)
+{
+	uint64_t t;
+
+	if (!p->possible)
+		return 0;
+	t = now();
+	return t < p->pause_until ? 0 : t;
+}
+
+void promptness_took(struct promptness *p, uint64_t began, uint32_t length)
+{
+	uint64_t t = now();
+
+	if (t - began <= PROMPT_BASE + length / 4096 * PROMPT_PAGE) {
+		if (p->debt && --p->debt == 0)
+			p->pause = PAUSE_FIRST;
+		return;
+	}
+	p->debt = t - began > STUCK ? DEBT_MOST : p->debt + SLOW_WEIGHT;
+	if (p->debt < DEBT_MOST)
+		return;
+	p->pause_until = t + p->pause;
+	p->pause = 2 * p->pause < PAUSE_MOST ? 2 * p->pause : PAUSE_MOST;
+	p->debt = DEBT_MOST - SLOW_WEIGHT;
+}
