@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is measured, a row each, and what ours is to reach there.
+
+A name says client:operation-block-depth x connections[-tcp][-device]."""
+import dataclasses
+
+from devices import KIB, MIB
+from servers import PEERS, USUAL
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Floor and aim of each figure that counts; None where it does not.
+
+    rate and cpu are against the best rival, null against the null server, size is absolute."""
+    rate: tuple | None = (1.0, 1.0)
+    cpu: tuple | None = None
+    null: tuple | None = None
+    size: tuple | None = None
+    p99_lower: bool = False             # the aim includes a p99 below the best rival's
+    beats_cached: bool = False          # the aim includes the peers that write to RAM
+    at_least: str = ""                  # the floor includes this variant of ours
+
+
+AHEAD = Goal(cpu=(1.0, 1.0))
+READ_4K = Goal((2.5, 3.5), cpu=(0.3, 0.2))
+WRITE_4K = Goal((2.5, 3.5), cpu=(0.3, 0.2), beats_cached=True)
+FIO_4K = Goal((1.3, 1.7), null=(0.5, 0.6))
+DEPTH_1 = Goal((1.0, 1.25), p99_lower=True)
+LARGE = Goal((1.6, 2.0), cpu=(0.5, 0.4), null=(0.55, 0.75))
+COPY = Goal((1.15, 1.4))
+ZRAM = Goal((1.0, 1.25), at_least="ours-threads")
+RINGS = Goal((0.95, 1.0))
+CONNECT = Goal((0.5, 1.0))
+STATUS = Goal((1.0, 2.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    name: str
+    title: str
+    client: str                         # a row of clients.CLIENTS
+    unit: str
+    goal: Goal = AHEAD
+    op: str = "read"                    # read, write, mix
+    pattern: str = "random"
+    block: int = 0
+    depth: int = 1
+    connections: int = 1
+    transport: str = "unix"
+    device: str = "loop"
+    subject: str = "ours"
+    rivals: tuple = PEERS               # the best of them is the measure
+    servers: tuple = USUAL
+    lower_is_better: bool = False
+    quick: bool = False
+
+    @property
+    def by_volume(self) -> bool:
+        """CPU is told by GiB, not by request."""
+        return self.unit == "MB/s"
+
+
+def size_text(size: int) -> str:
+    return f"{size // MIB}M" if size >= MIB else f"{size // KIB}k"
+
+
+def io(client, op, block, depth, connections, goal=AHEAD, transport="unix", device="loop",
+       pattern="random", **more) -> Workload:
+    """A row of reads and writes; its name and title follow from the rest."""
+    verb = {"random": "rand", "sequential": "seq"}[pattern] + op
+    suffix = "".join(f"-{word}" for word in (transport, device) if word not in ("unix", "loop"))
+    what = {"read": "read", "write": "write", "mix": "70/30 mix"}[op]
+    many = f" × {connections} connections" if connections > 1 else ""
+    by = "fio, " if client == "fio" else ""
+    return Workload(
+        f"{client}:{verb}-{size_text(block)}-{depth}x{connections}{suffix}",
+        f"{by}{size_text(block)} {pattern} {what}, {depth}{many}, {transport}, {device}",
+        client, "MB/s" if block >= 64 * KIB else "IOPS", goal, op, pattern, block, depth,
+        connections, transport, device, **more)
+
+
+# Depth 1 has its own goal on one connection; 32 and 64 have the issue's on any number.
+SMALL_GOALS = {("read", 1): DEPTH_1, ("write", 1): DEPTH_1, ("read", 32): READ_4K,
+               ("read", 64): READ_4K, ("write", 32): WRITE_4K, ("write", 64): AHEAD}
+QUICK_SMALL = {("read", 1, 1), ("read", 32, 1), ("read", 64, 2), ("write", 32, 1)}
+SMALL = tuple(
+    io("load", op, 4 * KIB, depth, connections, SMALL_GOALS[op, depth],
+       quick=(op, depth, connections) in QUICK_SMALL)
+    for op in ("read", "write") for depth in (1, 32, 64) for connections in (1, 2, 4))
+
+LARGE_SHAPES = (("read", 64 * KIB, 16, "random"), ("read", 128 * KIB, 8, "sequential"),
+                ("write", 128 * KIB, 8, "sequential"), ("read", MIB, 4, "sequential"),
+                ("write", MIB, 4, "sequential"))
+QUICK_LARGE = {("read", 64 * KIB, "unix"), ("read", 128 * KIB, "tcp"), ("read", MIB, "unix"),
+               ("write", MIB, "unix")}
+BIG = tuple(
+    io("load", op, block, depth, 1, LARGE, transport, pattern=pattern,
+       quick=(op, block, transport) in QUICK_LARGE)
+    for transport in ("unix", "tcp") for op, block, depth, pattern in LARGE_SHAPES)
+
+BY_FIO = (
+    io("fio", "read", 4 * KIB, 1, 1, DEPTH_1),
+    io("fio", "read", 4 * KIB, 32, 1, FIO_4K, quick=True),
+    io("fio", "read", 4 * KIB, 32, 4, FIO_4K),
+    io("fio", "write", 4 * KIB, 32, 1, FIO_4K),
+    io("fio", "mix", 4 * KIB, 32, 1, FIO_4K),
+    io("fio", "read", 4 * KIB, 32, 1, FIO_4K, "tcp"),
+    *(io("fio", op, block, depth, 1, LARGE, transport, pattern="sequential")
+      for transport in ("unix", "tcp") for op, block, depth, pattern in LARGE_SHAPES
+      if pattern == "sequential"))
+
+TCP_AND_ZRAM = (
+    io("load", "read", 4 * KIB, 1, 1, DEPTH_1, "tcp"),
+    io("load", "read", 4 * KIB, 32, 1, AHEAD, "tcp"),
+    io("load", "write", 4 * KIB, 32, 1, AHEAD, "tcp"),
+    *(io("load", op, 4 * KIB, depth, 1, ZRAM, device="zram",
+         servers=(USUAL[0], "ours-threads", *USUAL[1:]), quick=(op, depth) == ("read", 32))
+      for op in ("read", "write") for depth in (1, 32)),
+    io("load", "read", MIB, 4, 1, AHEAD, device="zram", pattern="sequential"))
+
+NO_DIRECT = tuple(name for name in USUAL if name != "direct")
+SERVED = tuple(name for name in NO_DIRECT if name != "null")
+NO_FORKS = tuple(name for name in SERVED if name != "nbd-server")
+OTHERS = (
+    Workload("nbdcopy-x4", "nbdcopy, 4 connections, unix, loop to null:",
+             "nbdcopy", "MB/s", COPY, connections=4, servers=NO_DIRECT, quick=True),
+    Workload("connect", "connect, GO, disconnect, one after the other", "connect", "per s",
+             CONNECT, rivals=("qemu-uring", "qemu-native"), servers=NO_DIRECT, quick=True),
+    Workload("status", "block status of 4 GiB in 65,536 extents", "status",
+             "extents/s", STATUS, device="fragmented", servers=SERVED, quick=True),
+    Workload("rss-idle", "RSS without a client", "idle", "MiB",
+             Goal(None, size=(8, 6)), connections=0, servers=NO_FORKS, lower_is_better=True),
+    Workload("rss-1000", "RSS per idle connection, at 1,000", "idle", "KiB",
+             Goal(None, size=(6, 4)), connections=1000, servers=NO_FORKS,
+             lower_is_better=True),
+    *(dataclasses.replace(
+        io("load", op, block, depth, 4, RINGS, pattern=pattern), name=f"rings-{name}",
+        title=f"second ring: {name}, {depth} × 4 connections", subject="ours-2-rings",
+        rivals=("ours",), servers=("ours", "ours-2-rings", "null"))
+      for name, op, block, depth, pattern in (
+          ("randread-4k", "read", 4 * KIB, 32, "random"),
+          ("randwrite-4k", "write", 4 * KIB, 32, "random"),
+          ("seqread-1M", "read", MIB, 4, "sequential"))))
+
+WORKLOADS = (*SMALL, io("load", "mix", 4 * KIB, 32, 1), *BIG, *TCP_AND_ZRAM, *BY_FIO, *OTHERS)
