@@ -64,7 +64,7 @@ int export_init(struct export *export, const struct export_settings *settings,
 	int r;
 
 	*export = (struct export) { .settings = settings, .device = *device };
-	order_init(&export->order);
+	order_init(&export->order, settings->threads > 1);
 	pool_init(&export->pool, JOB_THREADS);
 
 	r = mailbox_init(&export->mail, why);

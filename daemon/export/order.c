@@ -9,9 +9,21 @@
 #include <assert.h>
 #include <stddef.h>
 
-void order_init(struct order *order)
+void order_init(struct order *order, bool shared)
 {
-	*order = (struct order) { .lock = PTHREAD_MUTEX_INITIALIZER };
+	*order = (struct order) { .lock = PTHREAD_MUTEX_INITIALIZER, .shared = shared };
+}
+
+static void lock(struct order *order)
+{
+	if (order->shared)
+		pthread_mutex_lock(&order->lock);
+}
+
+static void unlock(struct order *order)
+{
+	if (order->shared)
+		pthread_mutex_unlock(&order->lock);
 }
 
 static bool conflict(const struct range *a, const struct range *b)
@@ -43,7 +55,7 @@ bool order_take(struct order *order, struct range *range)
 
 	range->dependents = NULL;
 	range->later = NULL;
-	pthread_mutex_lock(&order->lock);
+	lock(order);
 	range->earlier = order->last;
 	if (range->earlier)
 		range->earlier->later = range;
@@ -55,7 +67,7 @@ bool order_take(struct order *order, struct range *range)
 		range->held = true;
 	else
 		held = hold_or_wait(range);
-	pthread_mutex_unlock(&order->lock);
+	unlock(order);
 	return held;
 }
 
@@ -102,10 +114,10 @@ void order_give(struct order *order, struct range *range)
 
 	if (!range->held)
 		return;
-	pthread_mutex_lock(&order->lock);
+	lock(order);
 	unlink_range(order, range);
 	ready = let_go_on(range);
-	pthread_mutex_unlock(&order->lock);
+	unlock(order);
 
 	/* The range itself may be gone as soon as one of them goes on. */
 	for (; ready; ready = next) {

@@ -34,11 +34,13 @@ struct range {
 
 struct order {
 	pthread_mutex_t lock;
+	bool shared;                    /* by several threads: the lock is needed */
 	struct range *last;             /* the latest that came */
 	unsigned n_alone;               /* of those held or waiting */
 };
 
-void order_init(struct order *order);
+/* `shared`: whether several threads use it. */
+void order_init(struct order *order, bool shared);
 
 /* True: the range is held now.  False: it waits, and range->granted will be called. */
 bool order_take(struct order *order, struct range *range);

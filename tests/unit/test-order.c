@@ -56,7 +56,7 @@ static struct wish *wish_for(unsigned i, uint64_t start, uint64_t end, bool alon
 
 static void start(void)
 {
-	order_init(&order);
+	order_init(&order, false);
 	memset(wishes, 0, sizeof wishes);
 	n_arrived = 0;
 }
