@@ -10,6 +10,7 @@
 
 #define TOP_ORDER 6u                    /* 4 KiB << 6 is MEMORY_PIECE */
 #define TOP_PAGES (1u << TOP_ORDER)
+#define CHUNK_PAGES (MEMORY_CHUNK / MEMORY_PAGE)
 #define NOT_FREE UINT8_MAX
 #define NONE UINT32_MAX
 #define FLOOR_MAX (32u << 10)
@@ -70,16 +71,32 @@ static int allocate_index(struct memory *m)
 	m->next = malloc(m->n_pages * sizeof *m->next);
 	m->prev = malloc(m->n_pages * sizeof *m->prev);
 	m->order = malloc(m->n_pages);
-	m->warm = calloc(m->n_pages / TOP_PAGES, 1);
+	m->warm = calloc(m->n_pages / CHUNK_PAGES, 1);
 	m->floors_free = malloc(m->n_floors * sizeof *m->floors_free);
 	return m->next && m->prev && m->order && m->warm && m->floors_free ? 0 : -ENOMEM;
+}
+
+/* The floors are many and small: a huge page would be committed for the first of them. */
+static int map(struct memory *m)
+{
+	m->mapping_size = m->size + MEMORY_CHUNK;
+	m->mapping = mmap(NULL, m->mapping_size, PROT_READ | PROT_WRITE,
+	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->mapping == MAP_FAILED) {
+		m->mapping = NULL;
+		return -errno;
+	}
+	m->base = (uint8_t *) (((uintptr_t) m->mapping + MEMORY_CHUNK - 1) &
+	                       ~(uintptr_t) (MEMORY_CHUNK - 1));
+	(void) madvise(m->base, m->shared_size, MADV_HUGEPAGE);
+	(void) madvise(m->base + m->shared_size, m->size - m->shared_size, MADV_NOHUGEPAGE);
+	return 0;
 }
 
 int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t align,
                 struct failure *why)
 {
 	uint64_t floors;
-	void *at;
 
 	*m = (struct memory) { .n_floors = n_clients };
 	m->least_order = order_for(m, align);
@@ -88,20 +105,14 @@ int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t 
 	if (floors > budget / 8)
 		return fail_plain(why, EINVAL, "Memory= is too small for %u connections: "
 		                  "%" PRIu64 " MiB at least", n_clients, (floors * 8 >> 20) + 1);
-	m->shared_size = (budget - 2 * floors) / MEMORY_PIECE * MEMORY_PIECE;
+	m->shared_size = (budget - 2 * floors) / MEMORY_CHUNK * MEMORY_CHUNK;
 	m->n_pages = (uint32_t) (m->shared_size / MEMORY_PAGE);
 	m->size = m->shared_size + floors;
 	if (allocate_index(m) < 0)
 		return fail(why, ENOMEM, "cannot allocate the index of a buffer of %zu bytes", m->size);
 
-	at = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
-	          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (at == MAP_FAILED)
+	if (map(m) < 0)
 		return fail(why, errno, "cannot map %zu bytes of buffers", m->size);
-	m->base = at;
-	/* Huge pages would commit 2 MiB for the first 4 KiB. */
-	(void) madvise(at, m->size, MADV_NOHUGEPAGE);
-
 	memset(m->order, NOT_FREE, m->n_pages);
 	for (unsigned i = 0; i <= TOP_ORDER; i++)
 		m->free_list[i] = NONE;
@@ -115,8 +126,8 @@ int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t 
 
 void memory_deinit(struct memory *m)
 {
-	if (m->base)
-		munmap(m->base, m->size);
+	if (m->mapping)
+		munmap(m->mapping, m->mapping_size);
 	free(m->next);
 	free(m->prev);
 	free(m->order);
@@ -177,7 +188,7 @@ static struct block take_order(struct memory *m, struct holder *who, unsigned or
 	if (page == NONE)
 		return (struct block) { 0 };
 
-	m->warm[page / TOP_PAGES] = WARM;
+	m->warm[page / CHUNK_PAGES] = WARM;
 	m->shared_used += MEMORY_PAGE << order;
 	who->held += MEMORY_PAGE << order;
 	return (struct block) {
@@ -250,16 +261,22 @@ void memory_give(struct memory *m, struct holder *who, struct block *block)
 	*block = (struct block) { 0 };
 }
 
-/* Only blocks that are free as a whole, and were not used since the last call. */
+static bool is_free(const struct memory *m, uint32_t chunk)
+{
+	for (uint32_t i = 0; i < CHUNK_PAGES; i += TOP_PAGES)
+		if (m->order[chunk * CHUNK_PAGES + i] != TOP_ORDER)
+			return false;
+	return true;
+}
+
+/* Only chunks that are free as a whole, and were not used since the last call. */
 bool memory_cool(struct memory *m)
 {
 	bool more = false;
 
-	for (uint32_t i = 0; i < m->n_pages / TOP_PAGES; i++) {
-		bool is_free = m->order[i * TOP_PAGES] == TOP_ORDER;
-
-		if (m->warm[i] == IDLE && is_free) {
-			(void) madvise(m->base + (size_t) i * MEMORY_PIECE, MEMORY_PIECE,
+	for (uint32_t i = 0; i < m->n_pages / CHUNK_PAGES; i++) {
+		if (m->warm[i] == IDLE && is_free(m, i)) {
+			(void) madvise(m->base + (size_t) i * MEMORY_CHUNK, MEMORY_CHUNK,
 			               MADV_DONTNEED);
 			m->warm[i] = COLD;
 		} else if (m->warm[i] == WARM) {

@@ -3,7 +3,9 @@
  * The memory budget of an export: every buffer that a client can make us hold.
  *
  * The budget (Memory=) is one range of address space, committed when used and given back
- * when a burst is over.  Three quarters are shared: blocks of 4 KiB to 256 KiB from a buddy
+ * when a burst is over.  Its shared part comes in huge pages where the kernel has them: a large
+ * transfer is then a few pieces of memory for the block layer, not dozens (measured: 1 MiB reads
+ * gain a fifth, and cost a fifth less).  Three quarters are shared: blocks of 4 KiB to 256 KiB from a buddy
  * allocator.  The rest are floors: for each of MaxConnections= clients one block for a piece
  * of a request, and one for what it sent but could not yet be taken on.  So whatever the
  * others hold, a client that moves gets its small requests served.
@@ -24,6 +26,7 @@
 
 #define MEMORY_PAGE 4096u
 #define MEMORY_PIECE (256u << 10)       /* the largest block, bytes */
+#define MEMORY_CHUNK (2u << 20)         /* what is committed and given back at once, bytes */
 
 /* One client's account; embedded in its connection.  Zero is a valid start. */
 struct holder {
@@ -33,7 +36,9 @@ struct holder {
 };
 
 struct memory {
-	uint8_t *base;
+	void *mapping;                  /* base, and what aligning it took */
+	size_t mapping_size;
+	uint8_t *base;                  /* aligned to MEMORY_CHUNK */
 	size_t size;                    /* of the whole range */
 	uint64_t shared_size, shared_used;      /* bytes */
 	uint32_t floor_size;            /* bytes of one floor block and of a receive buffer */
@@ -49,7 +54,7 @@ struct memory {
 	uint32_t *next, *prev;
 	uint8_t *order;                 /* of the free block that starts here; NOT_FREE else */
 	uint32_t free_list[7];
-	uint8_t *warm;                  /* per 256 KiB block: 0 given back, 1 idle, 2 in use lately */
+	uint8_t *warm;                  /* per chunk: 0 given back, 1 idle, 2 in use lately */
 
 	bool closed;                    /* one who needs much is saving up: floors only */
 	bool released;                  /* something was given back since the flag was cleared */
