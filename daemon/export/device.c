@@ -295,6 +295,17 @@ uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
 	return (uint64_t) hole;
 }
 
+/* Behind a hole there is data: one look, where device_extent() takes two. */
+uint64_t device_extent_after_hole(int fd, uint64_t offset, uint64_t end, bool *ret_hole)
+{
+	off_t hole = offset < SEEK_TRUSTED ? lseek(fd, (off_t) offset, SEEK_HOLE) : -1;
+
+	if (hole < 0 || (uint64_t) hole <= offset)
+		return device_extent(fd, offset, end, ret_hole);
+	*ret_hole = false;
+	return (uint64_t) hole < end ? (uint64_t) hole : end;
+}
+
 uint64_t device_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
                             uint64_t end, bool *ret_hole)
 {

@@ -63,6 +63,9 @@ int device_lock(int fd, const char *path, bool writes, bool shared, struct failu
  * stretch ends, at least offset + 1 and at most `end`.  Everything is data on what cannot tell. */
 uint64_t device_extent(int fd, uint64_t offset, uint64_t end, bool *ret_hole);
 
+/* The same, faster where a hole ends at `offset`; right everywhere. */
+uint64_t device_extent_after_hole(int fd, uint64_t offset, uint64_t end, bool *ret_hole);
+
 /* device_extent() for a read, by way of what is known. */
 uint64_t device_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
                             uint64_t end, bool *ret_hole);

@@ -170,11 +170,10 @@ static void look_up(struct job *job)
 	struct writer w = { .slot = slot, .piece = slot->pieces, .limit = room_for(slot) };
 	uint64_t at = slot->req.offset, end = at + slot->req.length;
 	int fd = export_of(slot)->device.fd;
-	bool room = true;
+	bool room = true, hole = false;
 
 	while (at < end && room) {
-		bool hole;
-		uint64_t stop = device_extent(fd, at, end, &hole);
+		uint64_t stop = (hole ? device_extent_after_hole : device_extent)(fd, at, end, &hole);
 
 		room = add_extent(&w, stop - at, hole ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0);
 		at = stop;

@@ -274,6 +274,25 @@ TEST(near_the_largest_offset_everything_is_data)
 	expect_extent(fd, size - 1, size, size, false);
 }
 
+TEST(after_a_hole_the_same_is_found)
+{
+	AUTO_FD fd = sparse_file(8 * BLOCK);
+	bool hole;
+
+	fill(fd, 2);
+	fill(fd, 3);
+	fill(fd, 7);
+	CHECK_EQ("data", device_extent_after_hole(fd, 2 * BLOCK, 8 * BLOCK, &hole), 4 * BLOCK);
+	CHECK(!hole);
+	CHECK_EQ("cut", device_extent_after_hole(fd, 2 * BLOCK, 3 * BLOCK, &hole), 3 * BLOCK);
+	CHECK(!hole);
+	CHECK_EQ("to the end", device_extent_after_hole(fd, 7 * BLOCK, 8 * BLOCK, &hole), 8 * BLOCK);
+	CHECK(!hole);
+	CHECK_EQ("a hole all the same", device_extent_after_hole(fd, 4 * BLOCK, 8 * BLOCK, &hole),
+	         7 * BLOCK);
+	CHECK(hole);
+}
+
 TEST(what_cannot_tell_is_all_data)
 {
 	int ends[2];
