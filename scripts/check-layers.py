@@ -20,6 +20,7 @@ LAYERS = {
     "export": ("daemon/export", {"base", "wire", "dirty", "netlink", "export"}),
     "dirty": ("daemon/dirty", {"base", "dirty"}),
     "ctl": ("daemon/ctl", {"base", "wire", "netlink", "ctl"}),
+    "generator": ("daemon/generator", {"base", "generator"}),
     "netlink": ("netlink", {"base", "netlink"}),
 }
 
@@ -28,6 +29,7 @@ LIBRARIES = {
     r"liburing(\.h|/.*)|linux/io_uring\.h": "export",
     r"gnutls/.*": "tls",
     r"netlink/.*|libkmod\.h": "netlink",
+    r"libsmartcols(\.h|/.*)": "ctl",
 }
 
 # "wire opens nothing, logs nothing, allocates nothing."

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 from types import SimpleNamespace
 
 from conftest import SANITIZERS, complaints
@@ -23,7 +24,7 @@ VERSION = 1
 RECORD_MAX = 6144
 
 OFFER, CONTEXT, LIVE, READY, FAILED, GRANTED, REFUSED, GONE = range(1, 9)
-RESERVE, HANDOFF, ABANDON = range(16, 19)
+RESERVE, HANDOFF, ABANDON, REFUSAL = range(16, 20)
 
 RIGHT_READ, RIGHT_WRITE = 1, 2
 SIMPLE, STRUCTURED, EXTENDED = range(3)
@@ -45,6 +46,8 @@ REASONS = (
     "peer-gone",
     "disconnect",
     "device",
+    "kicked",
+    "no-access",
 )
 REASON = {word: number for number, word in enumerate(REASONS)}
 
@@ -63,6 +66,7 @@ LAYOUT = {
     RESERVE: "request:I offer:Q mode:B rights:B peer:s identity:s contexts:*",
     HANDOFF: "token:Q",
     ABANDON: "token:Q",
+    REFUSAL: "reason:I peer:s sentence:s",
 }
 
 
@@ -433,6 +437,44 @@ exec "$@"
 """
 
 
+class Notifications:
+    """The service manager's end of sd_notify(3): reads all that comes, as it comes."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(path))
+        self.sock.settimeout(0.05)
+        self.messages = []
+        self.changed = threading.Condition()
+        self.ended = False
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        while not self.ended:
+            with contextlib.suppress(TimeoutError):
+                message = self.sock.recv(4096).decode()
+                with self.changed:
+                    self.messages.append(message)
+                    self.changed.notify_all()
+
+    def wait(self, wanted, since=0, patience=PATIENCE):
+        """The first message, from number `since` on, that has this text (or passes it)."""
+        test = wanted if callable(wanted) else lambda message: wanted in message
+
+        def found():
+            return next(filter(test, self.messages[since:]), None)
+
+        with self.changed:
+            self.changed.wait_for(found, patience)
+            return found()
+
+    def close(self):
+        self.ended = True
+        self.thread.join()
+        self.sock.close()
+
+
 @contextlib.contextmanager
 def program(argv, sockets, run_dir, name="program", wait_ready=True, env=None):
     """
@@ -442,9 +484,7 @@ def program(argv, sockets, run_dir, name="program", wait_ready=True, env=None):
     notify_path = run_dir / f"{name}.notify"
     log = run_dir / f"{name}.log"
     fds = [sock.fileno() for sock in sockets]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as err:
-        notify.bind(str(notify_path))
-        notify.settimeout(PATIENCE)
+    with contextlib.closing(Notifications(notify_path)) as notify, log.open("wb") as err:
         environment = os.environ | SANITIZERS | {"NOTIFY_SOCKET": str(notify_path)} | (env or {})
         child = subprocess.Popen(
             ["bash", "-c", LAUNCH, name, str(len(fds)), *map(str, fds), *map(str, argv)],
@@ -454,6 +494,7 @@ def program(argv, sockets, run_dir, name="program", wait_ready=True, env=None):
             stderr=err,
         )
         running = Program(child, log)
+        running.notified = notify
         try:
             if wait_ready:
                 await_ready(notify, running, name)
@@ -468,10 +509,8 @@ def program(argv, sockets, run_dir, name="program", wait_ready=True, env=None):
 
 
 def await_ready(notify, running, name):
-    notify.settimeout(0.2)
     for _ in range(int(PATIENCE) * 5):
-        with contextlib.suppress(TimeoutError):
-            if b"READY=1" in notify.recv(4096):
-                return
+        if notify.wait("READY=1", patience=0.2):
+            return
         assert running.alive(), f"{name} ended before it was ready:\n{running.log}"
     raise AssertionError(f"{name} never said READY=1:\n{running.log}")

@@ -215,10 +215,10 @@ class Wire:
     """Raw bytes to and from a server.
 
     `address`: the path of a unix socket, or (host, port).  `receive_buffer`, in bytes,
-    makes a client that takes little before it reads.
+    makes a client that takes little before it reads.  `source` is the client's own address.
     """
 
-    def __init__(self, address, patience=PATIENCE, receive_buffer=None):
+    def __init__(self, address, patience=PATIENCE, receive_buffer=None, source=None):
         family = socket.AF_UNIX
         if isinstance(address, tuple):
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -230,6 +230,8 @@ class Wire:
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
+            if source is not None:
+                self.sock.bind((source, 0))
             self.sock.connect(address if isinstance(address, tuple) else str(address))
         except BaseException:
             self.sock.close()

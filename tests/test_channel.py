@@ -19,16 +19,18 @@ SIZE = 8 << 20
 
 
 @contextlib.contextmanager
-def running_export(folder, binary, label="disk", device=None, early=False, **settings):
+def running_export(folder, binary, label="disk", device=None, early=False, options=(), env=None,
+                   **settings):
     """
-    A real nbd-export behind a channel socket; yields it with `path` and `disk`.  `early`:
-    a negotiator, `.early`, is connected before it starts, which may then fail.
+    A real nbd-export behind a channel socket; yields it with `path`, `disk`, `state` and
+    `conf`.  `early`: a negotiator, `.early`, is connected before it starts, which may then fail.
     """
     exports = folder / f"{label}.exports"
     exports.mkdir()
     disk = device or fill(folder / f"{label}.img", SIZE)
     keys = "".join(f"{key}={value}\n" for key, value in settings.items())
-    (exports / f"{label}.conf").write_text(f"[Export]\nDevice={disk}\n{keys}")
+    conf = exports / f"{label}.conf"
+    conf.write_text(f"[Export]\nDevice={disk}\n{keys}")
     state = folder / f"{label}.state"
     state.mkdir()
     path = folder / f"{label}.channel"
@@ -37,14 +39,15 @@ def running_export(folder, binary, label="disk", device=None, early=False, **set
         listener.listen(64)
         negotiator = channel.Negotiator(path) if early else None
         with channel.program(
-            [binary, label, f"--exports={exports}"],
+            [binary, label, f"--exports={exports}", *options],
             [listener],
             folder,
             name=label,
             wait_ready=not early,
-            env={"RUNTIME_DIRECTORY": str(state)},
+            env={"RUNTIME_DIRECTORY": str(state)} | (env or {}),
         ) as process:
             process.path, process.disk, process.early = path, disk, negotiator
+            process.state, process.conf = state, conf
             yield process
 
 

@@ -39,7 +39,8 @@ def test_the_negotiator_links_what_closes_its_sandbox(programs):
 
 def test_every_program_needs_only_these_libraries(programs):
     known = ("libc.so", "libsystemd.so", "liburing.so", "libseccomp.so", "libasan.so",
-             "libubsan.so", "libpthread.so", "ld-linux", "libgcc_s.so", "libm.so")
+             "libubsan.so", "libpthread.so", "ld-linux", "libgcc_s.so", "libm.so",
+             "libsmartcols.so")
     for program in dataclasses.astuple(programs):
         strange = {name for name in needed_by(program) if not name.startswith(known)}
         assert not strange, f"{program.name} needs {strange}"

@@ -115,14 +115,14 @@ def test_the_layer_check_refuses_wrong_arguments(arguments):
     assert done.returncode == 2 and done.stderr
 
 
-@pytest.mark.parametrize("script", ["install-packages", "quickstart", "test", "fuzz"])
+@pytest.mark.parametrize("script", ["install-packages", "quickstart", "test", "fuzz", "lab"])
 def test_a_script_explains_itself(script):
     done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 0 and f"scripts/{script}" in done.stdout and not done.stderr
 
 
-@pytest.mark.parametrize("script", ["install-packages", "quickstart", "test"])
+@pytest.mark.parametrize("script", ["install-packages", "quickstart", "test", "lab"])
 def test_a_script_refuses_unknown_arguments(script):
     done = subprocess.run([ROOT / "scripts" / script, "--no-such-thing"], capture_output=True,
                           text=True, stdin=subprocess.DEVNULL, timeout=60)

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The keys of an export's file, as rows; the catalogue, a folder of such files; and the
- * same files written.  What is written here is checked by the functions that check what
- * is read, so whatever can be written reads back the same.
+ * The keys of an export's file, as rows, and the same file written.  What is written here
+ * is checked by the functions that check what is read, so whatever can be written reads back
+ * the same.  A folder of such files is export-folder.c's.
  */
 #include "base/export-settings.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,10 +13,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/access.h"
 #include "base/settings.h"
 #include "base/text.h"
 
-#define SUFFIX ".conf"
+#define SUFFIX EXPORT_FILE_SUFFIX
 #define MAX_CONNECTIONS_DEFAULT 256u
 #define MAX_CONNECTIONS_MAX 65535u
 #define AUTO_SETTINGS __attribute__((cleanup(export_settings_clear))) struct export_settings
@@ -71,6 +71,25 @@ static int check_max_connections(uint32_t n, struct failure *why)
 	if (n < 1 || n > MAX_CONNECTIONS_MAX)
 		return fail_plain(why, ERANGE, "not between 1 and %u", MAX_CONNECTIONS_MAX);
 	return 0;
+}
+
+static int check_max_per_source(uint32_t n, struct failure *why)
+{
+	if (n > MAX_CONNECTIONS_MAX)
+		return fail_plain(why, ERANGE, "not between 0 (no limit) and %u",
+		                  MAX_CONNECTIONS_MAX);
+	return 0;
+}
+
+/* Also what cannot be a rule when it is read. */
+static int check_allow(const char *value, struct failure *why)
+{
+	struct access_list list;
+	int r = access_list_parse(value, &list, why);
+
+	if (r == 0)
+		access_list_clear(&list);
+	return r;
 }
 
 static int check_threads(uint32_t n, struct failure *why)
@@ -128,6 +147,13 @@ static int parse_max_connections(const char *value, void *into, struct failure *
 	return r < 0 ? r : check_max_connections(*(uint32_t *) into, why);
 }
 
+static int parse_max_per_source(const char *value, void *into, struct failure *why)
+{
+	int r = setting_u32(value, into, why);
+
+	return r < 0 ? r : check_max_per_source(*(uint32_t *) into, why);
+}
+
 static int parse_threads(const char *value, void *into, struct failure *why)
 {
 	int r = setting_u32(value, into, why);
@@ -163,6 +189,10 @@ static const struct setting keys[] = {
 	ROW("MaxConnections", parse_max_connections, max_connections),
 	ROW("Threads", parse_threads, threads),
 	ROW("Engine", export_engine_parse, engine),
+	ROW("Allow", setting_access, allow),
+	ROW("MaxConnectionsPerSource", parse_max_per_source, max_per_source),
+	ROW("IdleTimeout", setting_u32, idle_timeout),
+	ROW("StartAtBoot", setting_bool, start_at_boot),
 };
 
 void export_settings_clear(struct export_settings *s)
@@ -171,6 +201,7 @@ void export_settings_clear(struct export_settings *s)
 	free(s->name);
 	free(s->device);
 	free(s->description);
+	free(s->allow);
 	*s = (struct export_settings) { 0 };
 }
 
@@ -188,7 +219,7 @@ int export_label_check(const char *label, struct failure *why)
 	                  "digits and :-_.\\, not starting with a dot", shown, EXPORT_LABEL_MAX);
 }
 
-static bool has_suffix(const char *name)
+bool export_file_has_suffix(const char *name)
 {
 	size_t len = strlen(name);
 
@@ -202,7 +233,7 @@ int export_label_of(const char *path, char **ret, struct failure *why)
 	AUTO_FREE char *label = NULL;
 	int r;
 
-	if (!has_suffix(name))
+	if (!export_file_has_suffix(name))
 		return fail_plain(why, EINVAL, "%.300s: the file's name does not end in %s",
 		                  path, SUFFIX);
 	label = strndup(name, strlen(name) - strlen(SUFFIX));
@@ -233,116 +264,12 @@ int export_settings_read(const char *path, struct export_settings *ret, struct f
 		s.name = strdup(s.label);
 	if (!s.description)
 		s.description = strdup("");
-	if (!s.name || !s.description)
+	if (!s.allow)
+		s.allow = strdup("");
+	if (!s.name || !s.description || !s.allow)
 		return fail(why, ENOMEM, "%.300s", path);
 	*ret = s;
 	s = (struct export_settings) { 0 };
-	return 0;
-}
-
-/* --- the catalogue -------------------------------------------------------- */
-
-/* The files that were good so far. */
-struct catalogue {
-	const char *dir;
-	struct export_settings *exports;
-	size_t n;
-};
-
-static void clear_catalogue(struct catalogue *c)
-{
-	for (size_t i = 0; i < c->n; i++)
-		export_settings_clear(&c->exports[i]);
-	free(c->exports);
-	c->exports = NULL;
-	c->n = 0;
-}
-
-static int is_export_file(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.' && has_suffix(entry->d_name);
-}
-
-/* By label: with the suffix, "a-b.conf" would come before "a.conf". */
-static int by_label(const struct dirent **a, const struct dirent **b)
-{
-	size_t len_a = strlen((*a)->d_name) - strlen(SUFFIX);
-	size_t len_b = strlen((*b)->d_name) - strlen(SUFFIX);
-	int order = memcmp((*a)->d_name, (*b)->d_name, len_a < len_b ? len_a : len_b);
-
-	return order ? order : (len_a > len_b) - (len_a < len_b);
-}
-
-/* Two exports cannot answer to one name, nor two to the empty one. */
-static int check_unique(const struct catalogue *c, const struct export_settings *s,
-                        struct failure *why)
-{
-	char shown[68];
-
-	for (size_t i = 0; i < c->n; i++) {
-		const struct export_settings *other = &c->exports[i];
-
-		printable(span_of(s->name), 64, shown, sizeof shown);
-		if (strcmp(other->name, s->name) == 0)
-			return fail_plain(why, EEXIST, "%.180s/%s" SUFFIX ": the name %s is "
-			                  "that of %s" SUFFIX " already", c->dir, s->label,
-			                  shown, other->label);
-		if (other->is_default && s->is_default)
-			return fail_plain(why, EEXIST, "%.180s/%s" SUFFIX ": Default=yes "
-			                  "stands in %s" SUFFIX " already", c->dir, s->label,
-			                  other->label);
-	}
-	return 0;
-}
-
-static int add_export(struct catalogue *c, const char *path, struct failure *why)
-{
-	AUTO_SETTINGS s = { 0 };
-	struct export_settings *more;
-	int r = export_settings_read(path, &s, why);
-
-	if (r < 0)
-		return r;
-	r = check_unique(c, &s, why);
-	if (r < 0)
-		return r;
-	more = reallocarray(c->exports, c->n + 1, sizeof *more);
-	if (!more)
-		return fail(why, ENOMEM, "%.300s", path);
-	c->exports = more;
-	c->exports[c->n++] = s;
-	s = (struct export_settings) { 0 };
-	return 0;
-}
-
-int export_settings_read_folder(const char *dir, struct export_settings **ret, size_t *ret_n,
-                                void (*bad)(void *userdata, const char *path,
-                                            const struct failure *why),
-                                void *userdata, struct failure *why)
-{
-	__attribute__((cleanup(clear_catalogue))) struct catalogue c = { .dir = dir };
-	struct dirent **files;
-	int n_files = scandir(dir, &files, is_export_file, by_label);
-
-	if (n_files < 0)
-		return fail(why, errno, "cannot read the folder %.300s", dir);
-	for (int i = 0; i < n_files; i++) {
-		AUTO_FREE char *path = NULL;
-		struct failure here = { 0 };
-
-		if (asprintf(&path, "%s/%s", dir, files[i]->d_name) < 0) {
-			path = NULL;
-			(void) fail(&here, ENOMEM, "cannot read %s", files[i]->d_name);
-			bad(userdata, files[i]->d_name, &here);
-		} else if (add_export(&c, path, &here) < 0) {
-			bad(userdata, path, &here);
-		}
-		free(files[i]);
-	}
-	free(files);
-	*ret = take_ptr(c.exports);
-	*ret_n = c.n;
-	c.n = 0;
 	return 0;
 }
 
@@ -374,6 +301,7 @@ static int check_strings(const struct export_settings *s, struct failure *why)
 		{ "Name", s->name },
 		{ "Device", s->device },
 		{ "Description", s->description },
+		{ "Allow", s->allow },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
@@ -388,6 +316,8 @@ static int check_strings(const struct export_settings *s, struct failure *why)
 		return fail_while(why, "Device=");
 	if (s->description && check_length(s->description, EXPORT_NAME_MAX, why) < 0)
 		return fail_while(why, "Description=");
+	if (s->allow && *s->allow && check_allow(s->allow, why) < 0)
+		return fail_while(why, "Allow=");
 	return 0;
 }
 
@@ -406,6 +336,8 @@ static int check_settings(const struct export_settings *s, struct failure *why)
 		return fail_while(why, "Memory=");
 	if (check_max_connections(s->max_connections, why) < 0)
 		return fail_while(why, "MaxConnections=");
+	if (check_max_per_source(s->max_per_source, why) < 0)
+		return fail_while(why, "MaxConnectionsPerSource=");
 	return 0;
 }
 
@@ -436,6 +368,13 @@ static void print_settings(FILE *out, const struct export_settings *s)
 		(void) fprintf(out, "Threads=%u\n", s->threads);
 	if (s->engine != defaults.engine)
 		(void) fprintf(out, "Engine=%s\n", engine_names[s->engine]);
+	if (s->allow && s->allow[0])
+		(void) fprintf(out, "Allow=%s\n", s->allow);
+	if (s->max_per_source != defaults.max_per_source)
+		(void) fprintf(out, "MaxConnectionsPerSource=%u\n", s->max_per_source);
+	if (s->idle_timeout != defaults.idle_timeout)
+		(void) fprintf(out, "IdleTimeout=%u\n", s->idle_timeout);
+	print_bool(out, "StartAtBoot", s->start_at_boot, defaults.start_at_boot);
 }
 
 /* Writes to `fd`, which stays the caller's, down to the disk.  -errno. */

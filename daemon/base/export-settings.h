@@ -18,6 +18,7 @@
 #define EXPORT_MEMORY_DEFAULT (64u << 20)       /* for each thread */
 #define EXPORT_MEMORY_MIN (48u << 20)   /* each: one whole 32 MiB reply and room for the others */
 #define EXPORT_THREADS_MAX 64u
+#define EXPORT_FILE_SUFFIX ".conf"
 
 /* What the request loop runs on. */
 enum export_engine {
@@ -40,6 +41,10 @@ struct export_settings {
 	uint32_t max_connections;       /* MaxConnections=: 256; 0 is refused */
 	uint32_t threads;               /* Threads=: request loops, 1 */
 	enum export_engine engine;      /* Engine=: auto, io_uring or threads */
+	char *allow;                    /* Allow=: rules, see base/access.h; "" if not given */
+	uint32_t max_per_source;        /* MaxConnectionsPerSource=: 0, as many as fit */
+	uint32_t idle_timeout;          /* IdleTimeout=: seconds without clients; 0, never */
+	bool start_at_boot;             /* StartAtBoot=: no, with the first client */
 };
 
 /* As setting_bool() and the like, for Engine=. */
@@ -59,6 +64,7 @@ void export_settings_clear(struct export_settings *s);
  * cannot be a label: letters, digits and ":-_.\", not starting with a dot, to 64 bytes. */
 int export_label_of(const char *path, char **ret, struct failure *why);
 int export_label_check(const char *label, struct failure *why);
+bool export_file_has_suffix(const char *name);
 
 /* Writes the same as a file, for `nbdctl serve` and `nbdctl add`: only what differs
  * from the defaults, in a file that appears whole (rename). */

@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #define SUBJECT_SHOWN 128u      /* of a label or an address, in a field of its own */
 
 static const char *program;
+static const char *own_export;
 static atomic_int highest_level = LOG_INFO;
 static int journal = -1;        /* set once, by log_start(); there is no end to logging */
 
@@ -56,6 +58,11 @@ void log_start(const char *program_name, int level)
 	log_set_level(level);
 	if (journal < 0 && stderr_is_journal())
 		journal = connect_journal();
+}
+
+void log_set_export(const char *label)
+{
+	own_export = label;
 }
 
 void log_set_level(int level)
@@ -122,6 +129,29 @@ static void append_field(char *entry, size_t size, const char *field, const char
 	append(entry, size, "\n");
 }
 
+static void append_number(char *entry, size_t size, const char *field, uint64_t value)
+{
+	append(entry, size, "%s=%" PRIu64 "\n", field, value);
+}
+
+static void append_event(char *entry, size_t size, const struct subject *about)
+{
+	const struct event_kind *kind = event_kind(about->event);
+	const struct log_counters *c = about->counters;
+
+	if (kind)
+		append(entry, size, "MESSAGE_ID=%s\nEVENT=%s\n", kind->id, kind->name);
+	if (about->connection)
+		append_number(entry, size, "CONNECTION", about->connection);
+	if (!c)
+		return;
+	append_number(entry, size, "REQUESTS", c->requests);
+	append_number(entry, size, "ERRORS", c->errors);
+	append_number(entry, size, "BYTES_READ", c->bytes_read);
+	append_number(entry, size, "BYTES_WRITTEN", c->bytes_written);
+	append_number(entry, size, "DURATION_USEC", c->duration_usec);
+}
+
 /* No value holds a newline, so every field has the simple form.  MESSAGE, the one that
  * may be long, comes last. */
 static bool to_journal(int level, const struct subject *about, const char *name,
@@ -134,6 +164,7 @@ static bool to_journal(int level, const struct subject *about, const char *name,
 	append_field(entry, sizeof entry, "EXPORT", about->export_label);
 	append_field(entry, sizeof entry, "CLIENT", about->client);
 	append_field(entry, sizeof entry, "REASON", about->reason);
+	append_event(entry, sizeof entry, about);
 	append(entry, sizeof entry, "MESSAGE=");
 	if (about->export_label) {
 		append(entry, sizeof entry, "export ");
@@ -163,22 +194,44 @@ static void to_stderr(int level, const struct subject *about, const char *name,
 		return;                         /* nowhere is left to tell it */
 }
 
-void log_about(int level, const struct subject *about, const char *fmt, ...)
+static void PRINTF(3, 0) log_args(int level, const struct subject *about, const char *fmt,
+                                  va_list args)
 {
-	static const struct subject nobody;
 	const char *name = program ? program : program_invocation_short_name;
+	struct subject whole = *about;
 	char text[TEXT_SIZE];
 	int saved = errno;
-	va_list args;
 
 	if (level > log_level())
 		return;
-	va_start(args, fmt);
+	if (!whole.export_label)
+		whole.export_label = own_export;
 	(void) vsnprintf(text, sizeof text, fmt, args);
-	va_end(args);
-	if (!about)
-		about = &nobody;
-	if (journal < 0 || !to_journal(level, about, name, text))
-		to_stderr(level, about, name, text);
+	if (journal < 0 || !to_journal(level, &whole, name, text))
+		to_stderr(level, &whole, name, text);
 	errno = saved;
+}
+
+void log_about(int level, const struct subject *about, const char *fmt, ...)
+{
+	static const struct subject nobody;
+	va_list args;
+
+	va_start(args, fmt);
+	log_args(level, about ? about : &nobody, fmt, args);
+	va_end(args);
+}
+
+void log_event(enum event event, const struct subject *about, const char *fmt, ...)
+{
+	const struct event_kind *kind = event_kind(event);
+	struct subject whole = { 0 };
+	va_list args;
+
+	if (about)
+		whole = *about;
+	whole.event = event;
+	va_start(args, fmt);
+	log_args(kind ? kind->level : LOG_INFO, &whole, fmt, args);
+	va_end(args);
 }

@@ -3,7 +3,8 @@
  * Logging: one call, one entry.
  *
  * Under systemd (stderr is the journal) an entry carries fields: EXPORT=,
- * CLIENT= and REASON= where they are known.  Elsewhere it is one line on
+ * CLIENT= and REASON= where they are known, and MESSAGE_ID= and EVENT= if it tells
+ * of an event; base/events.h has them all.  Elsewhere it is one line on
  * stderr, "nbd-export[web1]: client 127.0.0.1:4711: sentence".
  *
  * Only the place that gives up on something logs it; see base/failure.h.
@@ -11,25 +12,45 @@
  */
 #pragma once
 
+#include <stdint.h>
 #include <syslog.h>
 
 #include "base/attr.h"
+#include "base/events.h"
 
-/* Who an entry is about; a NULL member is left out.  The strings are borrowed. */
+/* What a connection has done. */
+struct log_counters {
+	uint64_t requests;              /* REQUESTS= */
+	uint64_t errors;                /* ERRORS=, requests that failed */
+	uint64_t bytes_read;            /* BYTES_READ= */
+	uint64_t bytes_written;         /* BYTES_WRITTEN= */
+	uint64_t duration_usec;         /* DURATION_USEC= */
+};
+
+/* What an entry is about; a member that is zero is left out.  Strings are borrowed. */
 struct subject {
 	const char *export_label;       /* EXPORT= */
 	const char *client;             /* CLIENT=, a printable address */
 	const char *reason;             /* REASON=, a stable code from wire/reason.h */
+	enum event event;               /* MESSAGE_ID= and EVENT= */
+	uint64_t connection;            /* CONNECTION=, its number at the export */
+	const struct log_counters *counters;
 };
 
 /* `program` is borrowed for good.  `level`: the highest syslog level that is written. */
 void log_start(const char *program, int level);
+
+/* What every entry of this process is about that names no other export; borrowed for good. */
+void log_set_export(const char *label);
 
 /* Makes LOG_DEBUG entries appear (or not). */
 void log_set_level(int level);
 int log_level(void);
 
 void log_about(int level, const struct subject *about, const char *fmt, ...) PRINTF(3, 4);
+
+/* An event at the level of its kind; `about` may be NULL, and its own event does not count. */
+void log_event(enum event event, const struct subject *about, const char *fmt, ...) PRINTF(3, 4);
 
 #define log_error(...) log_about(LOG_ERR, NULL, __VA_ARGS__)
 #define log_warning(...) log_about(LOG_WARNING, NULL, __VA_ARGS__)

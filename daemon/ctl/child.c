@@ -39,7 +39,7 @@ static int on_deadline(sd_event_source *source, uint64_t when, void *userdata)
 
 	(void) source;
 	(void) when;
-	log_error("%s was not ready within %u seconds and is killed", c->title,
+	log_event(EVENT_CHILD_LATE, NULL, "%s was not ready within %u seconds and is killed", c->title,
 	          (unsigned) (START_DEADLINE / SECOND));
 	stop_waiting(c);
 	(void) kill(c->pid, SIGKILL);

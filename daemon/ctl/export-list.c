@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/access.h"
 #include "base/attr.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -206,6 +207,21 @@ static void log_bad_file(void *userdata, const char *path, const struct failure 
 int export_list_from_folder(const char *folder, struct export_list *ret, struct failure *why)
 {
 	return export_settings_read_folder(folder, &ret->items, &ret->n, log_bad_file, NULL, why);
+}
+
+int export_list_let_anybody_in(struct export_list *list, struct failure *why)
+{
+	for (size_t i = 0; i < list->n; i++) {
+		char **allow = &list->items[i].allow;
+
+		if (*allow && **allow)
+			continue;
+		free(*allow);
+		*allow = strdup(ACCESS_ANYBODY);
+		if (!*allow)
+			return fail(why, ENOMEM, "cannot note who may connect");
+	}
+	return 0;
 }
 
 void export_list_clear(struct export_list *list)

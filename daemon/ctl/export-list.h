@@ -25,4 +25,7 @@ int export_list_from_paths(const struct serve_options *o, struct export_list *re
 /* Every good LABEL.conf of the folder; the others are logged and left out. */
 int export_list_from_folder(const char *folder, struct export_list *ret, struct failure *why);
 
+/* For --insecure-listen: Allow=any for each that has no rules of its own. */
+int export_list_let_anybody_in(struct export_list *list, struct failure *why);
+
 void export_list_clear(struct export_list *list);

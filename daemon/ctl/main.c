@@ -3,6 +3,8 @@
  * nbdctl: a table of verbs, one row and one function each.
  */
 #include <fcntl.h>
+#include <langinfo.h>
+#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,19 @@ static const struct verb {
 	const char *help;
 	int (*run)(int argc, char **argv);
 } verbs[] = {
+	{ "add", "export a device: write its file and start its unit", verb_add },
+	{ "remove", "stop an export and remove its file", verb_remove },
+	{ "list", "list the exports", verb_list },
+	{ "show", "show all about one export", verb_show },
+	{ "status", "show how the whole is doing", verb_status },
+	{ "clients", "list the clients that are connected", verb_clients },
+	{ "kick", "close a client's connection", verb_kick },
+	{ "drain", "let an export finish, flush, and take nobody in", verb_drain },
+	{ "resume", "let clients in again", verb_resume },
+	{ "clear-error", "after a failed flush: the device is good again", verb_clear_error },
+	{ "check", "check all files, touching nothing", verb_check },
+	{ "reload", "let what runs read its files again", verb_reload },
+	{ "log", "print the journal of an export", verb_log },
 	{ "serve", "serve disks over NBD in the foreground, without any setup", verb_serve },
 };
 
@@ -27,10 +42,10 @@ static int print_help(void)
 	              "\n"
 	              "Verbs:\n");
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		(void) printf("  %-10s %s\n", verbs[i].name, verbs[i].help);
+		(void) printf("  %-12s %s\n", verbs[i].name, verbs[i].help);
 	(void) printf("\n"
-	              "  --help     show this text; after a verb, all about that verb\n"
-	              "  --version  show the version\n"
+	              "  --help       show this text; after a verb, all about that verb\n"
+	              "  --version    show the version\n"
 	              "\n"
 	              "To try it:\n"
 	              "  truncate -s 1G disk.img\n"
@@ -55,11 +70,20 @@ static void fill_standard_fds(void)
 	close_fd(&fd);
 }
 
+/* Names are UTF-8, also where nobody has set a locale; tables measure them. */
+static void speak_utf8(void)
+{
+	(void) setlocale(LC_CTYPE, "");
+	if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
+		(void) setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 int main(int argc, char **argv)
 {
 	const char *word = argc > 1 ? argv[1] : NULL;
 
 	fill_standard_fds();
+	speak_utf8();
 	log_start("nbdctl", LOG_INFO);
 	if (!word) {
 		log_error("which verb? (nbdctl --help lists them)");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/attr.h"
+#include "base/paths.h"
 
 static bool is_program(const char *path)
 {
@@ -90,8 +91,8 @@ int program_find(const char *name, char **ret, struct failure *why)
 		*ret = found;
 		return 0;
 	}
-	if (inside(LIBEXECDIR, name, ret, &(struct failure) { 0 }) == 0)
+	if (inside(PROGRAMS_DIR, name, ret, &(struct failure) { 0 }) == 0)
 		return 0;
 	return fail_plain(why, ENOENT, "the program %s is neither beside nbdctl (%s) nor in %s",
-	                  name, own, LIBEXECDIR);
+	                  name, own, PROGRAMS_DIR);
 }

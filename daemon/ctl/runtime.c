@@ -15,9 +15,12 @@
 #include "base/attr.h"
 #include "base/listen.h"
 #include "base/log.h"
+#include "base/paths.h"
 
 #define FOLDER_TEMPLATE "nbdctl-XXXXXX"
 #define CHANNEL_ENDING ".channel"
+#define INSTANCES "instances"
+#define NEGOTIATOR "negotiator"
 #define SUN_PATH_SIZE sizeof(((struct sockaddr_un *) NULL)->sun_path)
 
 /* A new folder in `parent`: NULL when it cannot be made there or is too long a name. */
@@ -28,7 +31,8 @@ static char *make_folder(const char *parent, size_t longest_label)
 
 	if (!parent || parent[0] != '/')
 		return NULL;
-	longest = strlen(parent) + strlen("/" FOLDER_TEMPLATE "/" CHANNEL_ENDING) + longest_label;
+	longest = strlen(parent) + longest_label +
+	          strlen("/" FOLDER_TEMPLATE "/" INSTANCES "/" "/" CONTROL_SOCKET);
 	if (longest >= SUN_PATH_SIZE)
 		return NULL;
 	if (asprintf(&path, "%s/" FOLDER_TEMPLATE, parent) < 0) {
@@ -52,7 +56,28 @@ static int name_contents(struct runtime *rt)
 		rt->socket = NULL;
 		return -ENOMEM;
 	}
-	return mkdir(rt->exports, 0700) < 0 ? -errno : 0;
+	return 0;
+}
+
+static int make_subfolder(const struct runtime *rt, const char *name)
+{
+	AUTO_FREE char *path = NULL;
+
+	if (asprintf(&path, "%s/%s", rt->folder, name) < 0) {
+		path = NULL;
+		return -ENOMEM;
+	}
+	return mkdir(path, 0700) < 0 ? -errno : 0;
+}
+
+static int make_contents(const struct runtime *rt)
+{
+	static const char *const names[] = { "exports", INSTANCES, NEGOTIATOR };
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(names) && r == 0; i++)
+		r = make_subfolder(rt, names[i]);
+	return r;
 }
 
 int runtime_make(size_t longest_label, struct runtime *ret, struct failure *why)
@@ -68,6 +93,8 @@ int runtime_make(size_t longest_label, struct runtime *ret, struct failure *why)
 		return fail(why, errno ? errno : ENAMETOOLONG,
 		            "cannot make a private folder in $XDG_RUNTIME_DIR, /run or /tmp");
 	r = name_contents(&rt);
+	if (r == 0)
+		r = make_contents(&rt);
 	if (r < 0) {
 		(void) fail(why, -r, "cannot set up the private folder %s", rt.folder);
 		runtime_remove(&rt);
@@ -86,6 +113,10 @@ int runtime_add(const struct runtime *rt, const struct export_settings *s, int *
 	r = export_settings_write(rt->exports, s, why);
 	if (r < 0)
 		return fail_while(why, "cannot serve %s", s->device);
+	(void) snprintf(path, sizeof path, INSTANCES "/%s", s->label);
+	r = make_subfolder(rt, path);
+	if (r < 0)
+		return fail(why, -r, "cannot make a folder for %s", s->label);
 	(void) snprintf(path, sizeof path, "%s/%s" CHANNEL_ENDING, rt->folder, s->label);
 	return listen_unix(path, SOCK_SEQPACKET, ret_channel, why);
 }
@@ -98,6 +129,21 @@ void runtime_drop(const struct runtime *rt, const char *label)
 	(void) unlink(path);
 	(void) snprintf(path, sizeof path, "%s/%s" CHANNEL_ENDING, rt->folder, label);
 	(void) unlink(path);
+	(void) snprintf(path, sizeof path, "%s/" INSTANCES "/%s", rt->folder, label);
+	(void) rmdir(path);
+}
+
+char *runtime_control(const struct runtime *rt, const char *label)
+{
+	char *path;
+	int len;
+
+	if (label)
+		len = asprintf(&path, "--control=%s/" INSTANCES "/%s/" CONTROL_SOCKET, rt->folder,
+		               label);
+	else
+		len = asprintf(&path, "--control=%s/" NEGOTIATOR "/" CONTROL_SOCKET, rt->folder);
+	return len < 0 ? NULL : path;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)

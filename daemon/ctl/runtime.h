@@ -4,6 +4,8 @@
  *
  *   exports/LABEL.conf    what the children read
  *   LABEL.channel         the channel's sockets
+ *   instances/LABEL/      the export's control socket
+ *   negotiator/           the negotiator's
  *   notify                where children report READY=1
  *   nbd                   the client socket, when no other was asked for
  *
@@ -33,6 +35,10 @@ int runtime_add(const struct runtime *rt, const struct export_settings *s, int *
 
 /* Takes both away again, for an export that does not start. */
 void runtime_drop(const struct runtime *rt, const char *label);
+
+/* The option that tells an export, or for NULL the negotiator, its control socket: the
+ * caller's to free, NULL without memory. */
+char *runtime_control(const struct runtime *rt, const char *label);
 
 /* Removes the folder and all in it.  A null runtime is fine. */
 void runtime_remove(struct runtime *rt);

@@ -140,8 +140,16 @@ static void on_export_ready(struct child *c)
 		exports_step(s);
 }
 
+/* IdleTimeout= has come: the next client starts it again. */
+static bool is_idle_end(struct child *c, bool was_ready, const siginfo_t *how)
+{
+	return was_ready && how->si_code == CLD_EXITED && how->si_status == 0 &&
+	       served_of(c)->settings->idle_timeout > 0;
+}
+
 static void on_export_ended(struct child *c, bool was_ready, const siginfo_t *how)
 {
+	const struct subject about = { .export_label = served_of(c)->settings->label };
 	struct supervisor *s = c->userdata;
 	char end[64];
 	char sentence[SENTENCE_SIZE];
@@ -152,7 +160,7 @@ static void on_export_ended(struct child *c, bool was_ready, const siginfo_t *ho
 	if (is_stopping(s)) {
 		/* Exit code 1 while finishing was worded by the export itself. */
 		if (was_ready && how->si_code != CLD_EXITED && !s->killing)
-			log_error("%s", sentence);
+			log_event(EVENT_CHILD_DIED, &about, "%s", sentence);
 		if (was_ready && (how->si_code != CLD_EXITED || how->si_status != 0))
 			s->exit_code = 1;
 		stopping_step(s);
@@ -161,11 +169,17 @@ static void on_export_ended(struct child *c, bool was_ready, const siginfo_t *ho
 	if (s->phase == PHASE_EXPORTS) {
 		/* Exit code 1 without READY: it has said why. */
 		if (was_ready || how->si_code != CLD_EXITED || how->si_status != 1)
-			log_error("%s", sentence);
+			log_event(EVENT_CHILD_DIED, &about, "%s", sentence);
 		exports_step(s);
 		return;
 	}
-	log_error("%s; it starts again when the next client asks", sentence);
+	if (is_idle_end(c, was_ready, how)) {
+		log_about(LOG_DEBUG, &about, "%s was idle and has ended", c->title);
+		c->delay = 0;
+		(void) child_again(c);
+		return;
+	}
+	log_event(EVENT_CHILD_DIED, &about, "%s; it starts again when the next client asks", sentence);
 	if (!was_ready)
 		pending_refuse(served_of(c)->channel, sentence);
 	(void) child_again(c);
@@ -188,18 +202,20 @@ static void on_negotiator_ended(struct child *c, bool was_ready, const siginfo_t
 	child_describe_end(how, end, sizeof end);
 	if (is_stopping(s)) {
 		if (was_ready && how->si_code != CLD_EXITED && !s->killing)
-			log_error("%s %s", c->title, end);
+			log_event(EVENT_CHILD_DIED, NULL, "%s %s", c->title, end);
 		stopping_step(s);
 		return;
 	}
 	if (s->phase == PHASE_NEGOTIATOR) {
-		log_error("%s %s before it was ready, so nothing is served", c->title, end);
+		log_event(EVENT_CHILD_DIED, NULL, "%s %s before it was ready, so nothing is served",
+		          c->title, end);
 		stopping_begin(s, 1);
 		return;
 	}
 	delay = child_again(c);
-	log_error("%s %s%s; it starts again in %" PRIu64 " ms; clients in transmission go on",
-	          c->title, end, was_ready ? "" : " before it was ready", delay / 1000);
+	log_event(EVENT_CHILD_DIED, NULL, "%s %s%s; it starts again in %" PRIu64 " ms; clients in "
+	          "transmission go on", c->title, end, was_ready ? "" : " before it was ready",
+	          delay / 1000);
 }
 
 /* READY=1 counts only from the process that we started; exits are handled later than what
@@ -247,6 +263,7 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 	struct child *c = &s->negotiator;
 	AUTO_FREE char *exports = NULL;
 	AUTO_FREE char *channels = NULL;
+	AUTO_FREE char *control = runtime_control(s->runtime, NULL);
 
 	*c = (struct child) {
 		.title = strdup("nbd-negotiator"),
@@ -260,10 +277,10 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 		exports = NULL;
 	if (asprintf(&channels, "--channels=%s", s->runtime->folder) < 0)
 		channels = NULL;
-	if (!c->title || !exports || !channels)
+	if (!c->title || !exports || !channels || !control)
 		return fail(why, ENOMEM, "cannot prepare nbd-negotiator");
 
-	const char *words[] = { exports, channels, s->options->debug ? "--debug" : NULL };
+	const char *words[] = { exports, channels, control, s->options->debug ? "--debug" : NULL };
 
 	return set_argv(c, "nbd-negotiator", words, ARRAY_LEN(words), why);
 }
@@ -273,6 +290,7 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 	struct child *c = &e->child;
 	const char *label = e->settings->label;
 	AUTO_FREE char *exports = NULL;
+	AUTO_FREE char *control = runtime_control(s->runtime, label);
 	int r = runtime_add(s->runtime, e->settings, &e->channel, why);
 
 	if (r < 0)
@@ -289,10 +307,10 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 		c->title = NULL;
 	if (asprintf(&exports, "--exports=%s", s->runtime->exports) < 0)
 		exports = NULL;
-	if (!c->title || !exports)
+	if (!c->title || !exports || !control)
 		return fail(why, ENOMEM, "cannot prepare nbd-export for %s", label);
 
-	const char *words[] = { exports, s->options->debug ? "--debug" : NULL, "--", label };
+	const char *words[] = { exports, control, s->options->debug ? "--debug" : NULL, "--", label };
 
 	return set_argv(c, "nbd-export", words, ARRAY_LEN(words), why);
 }

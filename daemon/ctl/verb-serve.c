@@ -63,13 +63,17 @@ static size_t longest_label(const struct export_list *list)
 }
 
 /* The private folder lives as long as this function. */
-static int serve_list(const struct serve_options *o, const struct export_list *list)
+static int serve_list(const struct serve_options *o, struct export_list *list)
 {
 	struct failure why = { 0 };
 	struct runtime rt;
 	int code;
 
 	stopping_block_signals();
+	if (o->insecure_listen && export_list_let_anybody_in(list, &why) < 0) {
+		log_error("%s", why.text);
+		return 1;
+	}
 	if (runtime_make(longest_label(list), &rt, &why) < 0) {
 		log_error("%s", why.text);
 		return 1;

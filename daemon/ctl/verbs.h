@@ -7,4 +7,17 @@
 
 #define EXIT_USAGE 2
 
+int verb_add(int argc, char **argv);
+int verb_check(int argc, char **argv);
+int verb_clear_error(int argc, char **argv);
+int verb_clients(int argc, char **argv);
+int verb_drain(int argc, char **argv);
+int verb_kick(int argc, char **argv);
+int verb_list(int argc, char **argv);
+int verb_log(int argc, char **argv);
+int verb_reload(int argc, char **argv);
+int verb_remove(int argc, char **argv);
+int verb_resume(int argc, char **argv);
 int verb_serve(int argc, char **argv);
+int verb_show(int argc, char **argv);
+int verb_status(int argc, char **argv);

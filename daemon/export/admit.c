@@ -14,53 +14,30 @@
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "export/clocks.h"
 
 #define USEC_PER_SEC 1000000ull
-#define PREFERRED_BLOCK_LEAST 4096u
-#define PREFERRED_BLOCK_MOST (1u << 20)
 
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
 
-static uint16_t flags_of(const struct export *export)
-{
-	unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-	                 NBD_FLAG_SEND_CACHE;
+/* Refusals in the log, in so many seconds; more are told at debug level. */
+#define REFUSALS_LOGGED 100u
+#define REFUSALS_SECONDS 10
 
-	if (export->settings->max_connections > 1)
-		flags |= NBD_FLAG_CAN_MULTI_CONN;
-	if (export->device.rotational)
-		flags |= NBD_FLAG_ROTATIONAL;
-	if (export->device.read_only)
-		flags |= NBD_FLAG_READ_ONLY;
-	else
-		flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
-	return (uint16_t) flags;
+/* Slots are taken and given back here only. */
+static void take_slot(struct admission *a)
+{
+	a->n_slots++;
+	if (a->on_change)
+		a->on_change(a);
 }
 
-/* A power of two, at least 4096, that suits the medium. */
-static uint32_t preferred_block(const struct device *dev)
+static void give_slot(struct admission *a)
 {
-	uint32_t size = PREFERRED_BLOCK_LEAST, optimal = dev->optimal_io;
-
-	if (optimal & (optimal - 1))            /* a RAID's stripe may be no power of two */
-		optimal = 0;
-	while (size < dev->sector || (size < dev->physical_block && size < 65536) ||
-	       (size < optimal && size < PREFERRED_BLOCK_MOST))
-		size *= 2;
-	return size;
-}
-
-static struct channel_offer make_offer(const struct export *export)
-{
-	return (struct channel_offer) {
-		.number = 1,
-		.size = export->device.size,
-		.flags = flags_of(export),
-		.minimum_block = export->device.sector,
-		.preferred_block = preferred_block(&export->device),
-		.maximum_payload = NBD_MAX_PAYLOAD,
-	};
+	a->n_slots--;
+	if (a->on_change)
+		a->on_change(a);
 }
 
 static bool refuse(struct link *link, uint32_t request, enum reason reason, const char *sentence)
@@ -73,11 +50,45 @@ static bool refuse(struct link *link, uint32_t request, enum reason reason, cons
 	return link_send(link, &r);
 }
 
+/* Of the clients that anybody refuses on this export's account, in this export's journal. */
+static void log_refusal(struct admission *a, struct span peer, enum reason reason,
+                        const char *sentence)
+{
+	char who[CHANNEL_PEER_MAX + 4];
+	time_t now = time(NULL);
+	bool matters = reason != REASON_OFFER_STALE;    /* which is asked again, unnoticed */
+
+	if (now - a->refused_since >= REFUSALS_SECONDS) {
+		a->refused_since = now;
+		a->n_refused = 0;
+	}
+	matters = matters && ++a->n_refused <= REFUSALS_LOGGED;
+	printable(peer, CHANNEL_PEER_MAX, who, sizeof who);
+	log_about(matters ? LOG_NOTICE : LOG_DEBUG,
+	          &(struct subject) { NULL, who, reason_word(reason), EVENT_CLIENT_REFUSED },
+	          "refused: %s", sentence);
+}
+
+static bool refuse_client(struct link *link, const struct channel_reserve *reserve,
+                          enum reason reason, const char *sentence)
+{
+	log_refusal(link->admission, reserve->peer, reason, sentence);
+	return refuse(link, reserve->request, reason, sentence);
+}
+
+void admit_note_refusal(struct link *link, const struct channel_refusal *refusal)
+{
+	char sentence[CHANNEL_SENTENCE_MAX + 4];
+
+	printable(refusal->sentence, CHANNEL_SENTENCE_MAX, sentence, sizeof sentence);
+	log_refusal(link->admission, refusal->peer, refusal->reason, sentence);
+}
+
 static void free_reservation(struct reservation *r)
 {
 	sd_event_source_disable_unref(r->timer);
 	if (r->conn) {
-		r->link->admission->n_slots--;
+		give_slot(r->link->admission);
 		conn_free(r->conn);
 	}
 	free(r);
@@ -117,7 +128,7 @@ static int on_expiry(sd_event_source *source, uint64_t now, void *userdata)
 		return 0;
 	}
 	r->expired = true;
-	r->link->admission->n_slots--;
+	give_slot(r->link->admission);
 	conn_free(r->conn);
 	r->conn = NULL;
 	(void) sd_event_source_set_time(source, now + REMEMBER_SECONDS * USEC_PER_SEC);
@@ -127,7 +138,7 @@ static int on_expiry(sd_event_source *source, uint64_t now, void *userdata)
 
 static uint16_t flags_for(const struct export *export, const struct channel_reserve *reserve)
 {
-	unsigned flags = flags_of(export);
+	unsigned flags = offer_flags(export);
 
 	if (reserve->mode >= NBD_MODE_STRUCTURED)
 		flags |= NBD_FLAG_SEND_DF;
@@ -175,7 +186,7 @@ static struct reservation *make_reservation(struct link *link, const struct chan
 	r->request = reserve->request;
 	r->conn = make_conn(a, reserve);
 	if (r->conn)
-		a->n_slots++;
+		take_slot(a);
 	if (!r->conn || getrandom(&r->token, sizeof r->token, 0) != sizeof r->token ||
 	    sd_event_add_time_relative(a->event, &r->timer, CLOCK_MONOTONIC,
 	                               CHANNEL_TOKEN_SECONDS * USEC_PER_SEC, 0, on_expiry, r) < 0) {
@@ -201,19 +212,19 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 	struct admission *a = link->admission;
 	struct reservation *r;
 
-	if (a->draining)
-		return refuse(link, reserve->request, REASON_SHUTDOWN, "the export is being stopped");
+	if (a->closed)
+		return refuse_client(link, reserve, a->closed, a->closed_sentence);
 	if (reserve->offer != a->offer.number || !all_offered(reserve))
-		return refuse(link, reserve->request, REASON_OFFER_STALE,
+		return refuse_client(link, reserve, REASON_OFFER_STALE,
 		              "the export has changed since it was offered");
 	if (!(reserve->rights & CHANNEL_RIGHT_READ))
-		return refuse(link, reserve->request, REASON_PROTOCOL, "without the right to read");
+		return refuse_client(link, reserve, REASON_PROTOCOL, "without the right to read");
 	if (a->n_slots >= a->export->settings->max_connections)
-		return refuse(link, reserve->request, REASON_NO_SLOT,
+		return refuse_client(link, reserve, REASON_NO_SLOT,
 		              "all connections of this export are in use (MaxConnections=)");
 	r = make_reservation(link, reserve);
 	if (!r)
-		return refuse(link, reserve->request, REASON_LIMIT, "the export is out of memory");
+		return refuse_client(link, reserve, REASON_LIMIT, "the export is out of memory");
 
 	answer.granted = (struct channel_granted) {
 		.request = reserve->request, .token = r->token, .connection = r->conn->id,
@@ -257,13 +268,15 @@ static void let_in(struct reservation *r, struct admitted *who, int *fd)
 	struct conn *conn = take_ptr(r->conn);
 
 	who->connection = conn->id;
+	who->conn = conn;
+	who->since = real_time_us();
 	(void) memcpy(who->peer, conn->peer, sizeof conn->peer);
 	who->next = a->admitted;
 	a->admitted = who;
 	conn->admitted = who;
 	conn->fd = take_fd(fd);
-	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer, NULL },
-	          "connection %" PRIu64 " begins (%s)", conn->id,
+	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer, NULL,
+	          EVENT_CLIENT_ADMITTED, conn->id }, "connection %" PRIu64 " begins (%s)", conn->id,
 	          (const char *[]) { "simple", "structured", "extended" }[conn->mode]);
 	conn_arrive(conn);
 }
@@ -276,20 +289,23 @@ bool admit_hand_off(struct link *link, uint64_t token, int *fd)
 
 	if (!r) {
 		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label, NULL,
-		          reason_word(REASON_TOKEN_UNKNOWN) }, "a hand-off with a token that was not "
-		          "given out: the client is closed");
+		          reason_word(REASON_TOKEN_UNKNOWN), EVENT_CLIENT_REFUSED },
+		          "a hand-off with a token that was not given out: the client is closed");
 		return true;
 	}
-	if (r->expired) {
+	if (r->expired || link->admission->full) {
 		uint32_t request = r->request;
 
 		drop_reservation(at);
+		if (link->admission->full)
+			return refuse(link, request, link->admission->closed,
+			              link->admission->closed_sentence);
 		return refuse(link, request, REASON_TOKEN_UNKNOWN, "the hand-off came too late");
 	}
 	who = calloc(1, sizeof *who);
 	if (fault || !who || make_blocking(*fd) < 0) {
 		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label,
-		          r->conn->peer, reason_word(REASON_PROTOCOL) }, "%s",
+		          r->conn->peer, reason_word(REASON_PROTOCOL), EVENT_CLIENT_REFUSED }, "%s",
 		          fault ? fault : "out of memory");
 		free(who);
 	} else {
@@ -311,6 +327,11 @@ bool admit_abandon(struct link *link, uint64_t token)
 static void log_end(const struct admission *a, const struct conn *conn)
 {
 	const struct conn_stats *stats = &conn->stats;
+	uint64_t since = ((const struct admitted *) conn->admitted)->since, now = real_time_us();
+	const struct log_counters counters = {
+		stats->n_requests, stats->n_errors, stats->bytes_read, stats->bytes_written,
+		now > since ? now - since : 0,
+	};
 	char read[32], written[32], failed[48] = "";
 
 	format_size(stats->bytes_read, read, sizeof read);
@@ -318,8 +339,9 @@ static void log_end(const struct admission *a, const struct conn *conn)
 	if (stats->n_errors)
 		(void) snprintf(failed, sizeof failed, ", %" PRIu64 " failed", stats->n_errors);
 	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer,
-	          reason_word(conn->reason) }, "connection %" PRIu64 " ends: %" PRIu64 " requests%s, "
-	          "%s read, %s written", conn->id, stats->n_requests, failed, read, written);
+	          reason_word(conn->reason), EVENT_CLIENT_ENDED, conn->id, &counters },
+	          "connection %" PRIu64 " ends: %" PRIu64 " requests%s, %s read, %s written",
+	          conn->id, stats->n_requests, failed, read, written);
 }
 
 void admit_gone(struct admission *a, struct conn *conn)
@@ -333,11 +355,12 @@ void admit_gone(struct admission *a, struct conn *conn)
 		at = &(*at)->next;
 	*at = who->next;
 	free(who);
-	a->n_slots--;
+	stats_add(&a->gone, &conn->stats);
 
 	r.gone.connection = conn->id;
 	r.gone.reason = conn->reason;
 	conn_free(conn);
+	give_slot(a);
 	for (struct link *link = a->links; link; link = next) {
 		next = link->next;
 		if (!link_send(link, &r))
@@ -367,14 +390,9 @@ int admit_start(struct admission *a, struct export *export, sd_event *event, int
 	int r;
 
 	*a = (struct admission) { .export = export, .event = event, .listener = listener };
-	a->offer = make_offer(export);
+	a->offer = offer_of(export, 1);
 	r = sd_event_add_io(event, &a->source, listener, EPOLLIN, on_connection, a);
 	return r < 0 ? fail(why, -r, "cannot watch the channel's socket") : 0;
-}
-
-void admit_drain(struct admission *a)
-{
-	a->draining = true;
 }
 
 void admit_stop(struct admission *a)

@@ -14,8 +14,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
+#include <time.h>
 
 #include "base/failure.h"
+#include "export/census.h"
 #include "export/conn.h"
 #include "wire/channel.h"
 
@@ -45,7 +47,10 @@ struct link {
 struct admitted {
 	struct admitted *next;
 	uint64_t connection;
+	uint64_t since;                 /* microseconds, real time */
 	char peer[CHANNEL_PEER_MAX + 1];
+	const struct conn *conn;        /* the loop's: only what never changes is looked at */
+	struct figures seen;            /* in the last census */
 };
 
 struct admission {
@@ -58,15 +63,40 @@ struct admission {
 	struct channel_offer offer;
 	uint32_t n_slots;               /* taken: reserved and admitted */
 	uint64_t n_connections;         /* given out, as numbers */
-	bool draining;
+	time_t refused_since;           /* of the refusals in the log, how many since when */
+	unsigned n_refused;
+	struct conn_stats gone;         /* of all clients that have left */
+	enum reason closed;             /* why nobody is admitted; REASON_NONE */
+	const char *closed_sentence;    /* static */
+	bool full;                      /* nothing more arrives, whatever was granted */
+	bool trusts;                    /* besides root and our own user, `trusted` */
+	uid_t trusted;
+	void (*on_change)(struct admission *a); /* a slot was taken or given back */
 };
 
 int admit_start(struct admission *a, struct export *export, sd_event *event, int listener,
                 struct failure *why);
 void admit_stop(struct admission *a);
 
-/* From here on every reservation is refused. */
-void admit_drain(struct admission *a);
+/* From here on every reservation is refused; `sentence` is static. */
+void admit_close(struct admission *a, enum reason reason, const char *sentence);
+void admit_open(struct admission *a);
+
+/* What is offered may have changed: if so, tells the negotiators. */
+void admit_offer_again(struct admission *a);
+
+/* NULL if there is no such client. */
+struct admitted *admit_find(const struct admission *a, uint64_t connection);
+unsigned admit_count(const struct admission *a);
+
+/* All clients since the start, as of the last census. */
+struct conn_stats admit_totals(const struct admission *a);
+
+/* Closes all negotiators' connections and takes no others: they wait for the next process. */
+void admit_hang_up(struct admission *a);
+
+/* Whether somebody has said something that was not read yet. */
+bool admit_is_asked(const struct admission *a);
 
 /* The ring has given a client back: logs, tells the negotiators, frees it. */
 void admit_gone(struct admission *a, struct conn *conn);
@@ -79,9 +109,15 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve);
 bool admit_hand_off(struct link *link, uint64_t token, int *fd);
 bool admit_abandon(struct link *link, uint64_t token);
 void admit_forget(struct link *link);   /* all its reservations */
+void admit_note_refusal(struct link *link, const struct channel_refusal *refusal);
+
+/* offer.c */
+struct channel_offer offer_of(const struct export *export, uint64_t number);
+uint16_t offer_flags(const struct export *export);
 
 /* link.c */
 int link_accept(struct admission *a);
+bool link_introduce(struct link *link);
 void link_close(struct link *link, const char *why);
 /* False, and the link is marked to be closed, when the negotiator does not take it. */
 bool link_send(struct link *link, const struct channel_record *record);

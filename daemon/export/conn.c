@@ -58,7 +58,7 @@ static void on_arrival(struct letter *letter)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
 	conn->taken = conn->given;
 	if (loop->draining)
-		conn_end(conn, REASON_SHUTDOWN);
+		conn_end(conn, loop->drain_reason);
 	conn_unsettle(conn);
 }
 
@@ -127,6 +127,36 @@ void conn_kill(struct conn *conn, enum reason reason)
 		conn->reason = reason;
 	(void) shutdown(conn->fd, SHUT_RDWR);
 	conn_unsettle(conn);
+}
+
+struct kick {
+	struct letter letter;
+	struct loop *loop;
+	uint64_t id;
+	enum reason reason;
+};
+
+static void on_kick(struct letter *letter)
+{
+	struct kick *kick = container_of(letter, struct kick, letter);
+	struct conn *conn = kick->loop->conns;
+
+	while (conn && conn->id != kick->id)
+		conn = conn->next;
+	if (conn)
+		conn_kill(conn, kick->reason);
+	free(kick);
+}
+
+int conn_kick(struct loop *loop, uint64_t id, enum reason reason)
+{
+	struct kick *kick = malloc(sizeof *kick);
+
+	if (!kick)
+		return -ENOMEM;
+	*kick = (struct kick) { { .open = on_kick }, loop, id, reason };
+	mailbox_post(&loop->ring.mail, &kick->letter);
+	return 0;
 }
 
 struct slot *conn_take_slot(struct conn *conn)
@@ -311,7 +341,7 @@ static void settle(struct conn *conn)
 		conn_receive(conn);
 		conn_send(conn);
 		if (conn->loop->draining && !conn->ending)
-			conn_end(conn, REASON_SHUTDOWN);
+			conn_end(conn, conn->loop->drain_reason);
 		if (all_said(conn))
 			conn_kill(conn, conn->reason);
 	}

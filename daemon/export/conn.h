@@ -37,6 +37,14 @@ struct conn_stats {
 	uint64_t bytes_read, bytes_written;
 };
 
+static inline void stats_add(struct conn_stats *to, const struct conn_stats *from)
+{
+	to->n_requests += from->n_requests;
+	to->n_errors += from->n_errors;
+	to->bytes_read += from->bytes_read;
+	to->bytes_written += from->bytes_written;
+}
+
 struct conn {
 	struct export *export;
 	struct loop *loop;              /* where it lives, from admission to the end */
@@ -78,12 +86,11 @@ struct conn {
 	struct out *out, **out_end;
 	bool is_silent;                 /* no reply is due */
 	bool evicting, reloading;
-	bool blocked;                   /* the socket was full the last time */
 	unsigned n_evicted;             /* pieces in the queue whose buffers were given up */
 	struct piece *reload;           /* the first of them, while it waits for memory */
 
 	bool ending;                    /* in order: no more requests are read */
-	bool dead;                      /* at once: nothing is sent or started any more */
+	_Atomic bool dead;              /* at once: nothing is sent or started any more */
 	enum reason reason;
 	struct timespec given;          /* the last time the client gave a byte */
 	struct timespec taken;          /* the last time it took one, or had none to take */
@@ -103,6 +110,9 @@ void conn_end(struct conn *conn, enum reason reason);
 
 /* Ends it at once.  Its socket is shut down, and what is in flight is not answered. */
 void conn_kill(struct conn *conn, enum reason reason);
+
+/* Main thread: ends a connection of that loop at once, if it is still there.  -ENOMEM */
+int conn_kick(struct loop *loop, uint64_t id, enum reason reason);
 
 /* Has the connection looked at before the ring sleeps: replies to send, or freed. */
 void conn_unsettle(struct conn *conn);

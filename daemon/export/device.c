@@ -90,8 +90,9 @@ static int open_data(struct device *dev, int path_fd, const struct stat *st, boo
 	if (dev->direct && lacks_direct_io(dev)) {
 		close_fd(&dev->fd);
 		dev->direct = false;
-		log_notice("%s: its file system has no direct I/O; reads and writes go through the "
-		           "page cache (FLUSH and FUA still reach the file)", dev->path);
+		log_event(EVENT_DIRECT_UNAVAILABLE, NULL, "%s: its file system has no direct I/O; reads "
+		          "and writes go through the page cache (FLUSH and FUA still reach the file)",
+		          dev->path);
 	}
 	if (!dev->direct)
 		dev->fd = reopen(path_fd, flags);
@@ -107,7 +108,8 @@ static int size_of_block_device(struct device *dev, struct failure *why)
 		return fail(why, errno, "cannot ask %s for its size", dev->path);
 	dev->sector = dev->direct ? (uint32_t) logical : 1;
 	if (read_only && !dev->read_only) {
-		log_notice("%s: the device is read-only, and so is the export", dev->path);
+		log_event(EVENT_DEVICE_READ_ONLY, NULL, "%s: the device is read-only, and so is the "
+		          "export", dev->path);
 		dev->read_only = true;
 	}
 	return 0;
@@ -179,7 +181,8 @@ static void identify_file(struct device *dev, const struct stat *st)
 	                (uint64_t) st->st_ino, (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
 }
 
-/* Whether the driver can refuse to wait: io_uring then needs no thread for each request. */
+/* Whether the driver can refuse to wait: io_uring then needs no thread for each request.  Files
+ * of which nobody knows how long they take (FUSE, network) count as such. */
 static bool takes_nowait(const struct device *dev)
 {
 	size_t size = dev->sector > 512 ? dev->sector : 512;
@@ -189,7 +192,7 @@ static bool takes_nowait(const struct device *dev)
 	if (posix_memalign(&iov.iov_base, 65536, size) != 0)
 		return takes;
 	if (preadv2(dev->fd, &iov, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP)
-		takes = false;
+		takes = !dev->is_block && !is_tmpfs(dev->fd);
 	free(iov.iov_base);
 	return takes;
 }
@@ -257,6 +260,18 @@ void device_close(struct device *dev)
 	close_fd(&dev->fd);
 	close_fd(&dev->tail_fd);
 	free_pointer(&dev->path);
+}
+
+/* A disk that was taken away has no bytes left, whatever its driver answers to a request. */
+bool device_vanished(const struct device *dev, int error)
+{
+	uint64_t size;
+
+	if (error == ENXIO || error == ENODEV)
+		return true;
+	if (!dev->is_block)
+		return false;
+	return ioctl(dev->fd, BLKGETSIZE64, &size) < 0 || size == 0;
 }
 
 /*

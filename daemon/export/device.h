@@ -55,6 +55,10 @@ struct known_data {
 int device_open(struct device *dev, const struct export_settings *settings, struct failure *why);
 void device_close(struct device *dev);
 
+/* After I/O that failed with `error` (an errno, or 0 to look without one): the device is not
+ * there any more, and never will be again under this descriptor. */
+bool device_vanished(const struct device *dev, int error);
+
 /* The bytes at which QEMU's file locks begin: permissions in use, and permissions that
  * others must not have.  -errno with a sentence when somebody else's stand against ours. */
 int device_lock(int fd, const char *path, bool writes, bool shared, struct failure *why);

@@ -156,18 +156,12 @@ static void start_output(struct threads *t, struct op *op)
 	await(t, op, EPOLLOUT);
 }
 
-/* What the socket takes right now; waits for room if there is none. */
+/* The socket was full just now.  The message is made anew when it is not. */
 static void start_send(struct threads *t, struct op *op)
 {
-	ssize_t n = sendmsg(op->fd, op->at, op->flags | MSG_DONTWAIT);
-	int res = n < 0 ? -errno : (int) n;
-
 	t->ring->iov_used = 0;
 	t->ring->messages_used = 0;
-	if (res == -EAGAIN && !(op->flags & MSG_DONTWAIT))
-		start_output(t, op);
-	else
-		ring_end_later(t->ring, op, res);
+	start_output(t, op);
 }
 
 static uint64_t now_ms(void)
@@ -373,7 +367,6 @@ static void threads_wait(struct ring *ring, bool sleep)
 	struct epoll_event events[EVENTS_MAX];
 	int n;
 
-	ring->n_prompt = 0;
 	n = epoll_wait(t->epoll, events, EVENTS_MAX, sleep ? until_timer(t) : 0);
 	assert(n >= 0 || errno == EINTR);
 	for (int i = 0; i < n; i++) {

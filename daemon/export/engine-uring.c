@@ -137,14 +137,20 @@ static void uring_close(struct ring *ring)
 	ring->state = NULL;
 }
 
-static void submit(struct uring *u, unsigned wait)
+/* Messages may be used again when the kernel has read all that was prepared. */
+static void submitted(struct uring *u, int r)
 {
-	int r = io_uring_submit_and_wait(&u->io, wait);
-
 	/* EBUSY: completions must be reaped first; the caller is about to. */
 	assert(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
+	if (io_uring_sq_ready(&u->io) > 0)
+		return;
 	u->ring->iov_used = 0;
 	u->ring->messages_used = 0;
+}
+
+static void submit(struct uring *u)
+{
+	submitted(u, io_uring_submit(&u->io));
 }
 
 /* Never NULL: submits what is pending when the queue is full. */
@@ -153,7 +159,7 @@ static struct io_uring_sqe *get_sqe(struct uring *u)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&u->io);
 
 	while (!sqe) {
-		submit(u, 0);
+		submit(u);
 		sqe = io_uring_get_sqe(&u->io);
 	}
 	return sqe;
@@ -289,7 +295,7 @@ static bool uring_has_room(const struct ring *ring)
 
 static void uring_flush(struct ring *ring)
 {
-	submit(ring->state, 0);
+	submit(ring->state);
 }
 
 static void reap(struct uring *u)
@@ -310,13 +316,14 @@ static void reap(struct uring *u)
 	}
 }
 
-/* Prompt sends have ended when the kernel has looked at them: one completion beyond theirs. */
 static void uring_wait(struct ring *ring, bool sleep)
 {
 	struct uring *u = ring->state;
 
-	submit(u, sleep ? 1 + ring->n_prompt : 0);
-	ring->n_prompt = 0;
+	if (sleep)
+		submitted(u, io_uring_submit_and_wait(&u->io, 1));
+	else
+		submitted(u, io_uring_submit_and_get_events(&u->io));
 	reap(u);
 }
 

@@ -32,8 +32,8 @@ static int choose_engine(enum export_engine wanted, const struct engine **ret, s
 		return try_engine(*ret, why);
 	if (try_engine(*ret, &reason) == 0)
 		return 0;
-	log_notice("%s; a pool of threads does its work (Engine=threads chooses that without "
-	           "this message)", reason.text);
+	log_event(EVENT_IO_URING_UNAVAILABLE, NULL, "%s; a pool of threads does its work "
+	          "(Engine=threads chooses that without this message)", reason.text);
 	*ret = &threads_engine;
 	return 0;
 }
@@ -65,6 +65,7 @@ int export_init(struct export *export, const struct export_settings *settings,
 
 	*export = (struct export) { .settings = settings, .device = *device };
 	order_init(&export->order, settings->threads > 1);
+	flush_line_init(&export->flush_line);
 	pool_init(&export->pool, JOB_THREADS);
 
 	r = mailbox_init(&export->mail, why);
@@ -76,8 +77,7 @@ int export_init(struct export *export, const struct export_settings *settings,
 void export_deinit(struct export *export)
 {
 	for (unsigned i = 0; i < export->n_loops; i++)
-		if (export->loops[i].runs)
-			pthread_join(export->loops[i].thread, NULL);
+		loop_stop(&export->loops[i]);
 	mailbox_empty(&export->mail);
 	pool_deinit(&export->pool);
 	for (unsigned i = 0; i < export->n_loops; i++)
@@ -107,10 +107,18 @@ struct loop *export_choose_loop(struct export *export)
 	return least;
 }
 
-void export_drain(struct export *export)
+void export_drain(struct export *export, enum reason reason)
+{
+	export->last_flush_error = 0;
+	export->n_draining = export->n_loops;
+	for (unsigned i = 0; i < export->n_loops; i++)
+		loop_drain(&export->loops[i], reason);
+}
+
+void export_resume(struct export *export)
 {
 	for (unsigned i = 0; i < export->n_loops; i++)
-		loop_drain(&export->loops[i]);
+		loop_resume(&export->loops[i]);
 }
 
 /* In a thread of the pool: the main thread goes on answering the service manager. */
@@ -125,16 +133,22 @@ static void on_last_flush(struct job *job)
 {
 	struct export *export = container_of(job, struct export, last_flush);
 
-	if (export->last_flush_error)
-		flush_failed(export, export->last_flush_error, "flushing the device at the end failed");
+	if (export->last_flush_error && device_vanished(&export->device, export->last_flush_error))
+		export->on_device_failed(export, export->last_flush_error);
+	else if (export->last_flush_error)
+		flush_failed(export, export->last_flush_error, "flushing the drained device failed");
 	export->on_drained(export);
 }
 
 void export_loop_drained(struct export *export, struct loop *loop)
 {
 	(void) loop;
-	if (++export->n_drained < export->n_loops)
+	if (--export->n_draining > 0)
 		return;
+	if (export->device_gone) {
+		export->on_drained(export);
+		return;
+	}
 	export->last_flush = (struct job) { .run = flush_last, .done = on_last_flush };
 	pool_submit(&export->pool, &export->last_flush, &export->mail);
 }

@@ -12,32 +12,37 @@
 
 #include "base/export-settings.h"
 #include "export/device.h"
+#include "export/flush.h"
 #include "export/latch.h"
 #include "export/mailbox.h"
 #include "export/order.h"
 #include "export/pool.h"
+#include "wire/reason.h"
 
 struct conn;
 struct engine;
 struct loop;
 
 struct export {
-	const struct export_settings *settings;
+	const struct export_settings *settings; /* the loops look at nothing but its label */
 	struct mailbox mail;            /* letters for the main thread */
 	void (*on_gone)(struct export *export, struct conn *conn);      /* main thread */
 	void (*on_drained)(struct export *export);                      /* main thread */
+	void (*on_device_failed)(struct export *export, int error);     /* main thread; an errno */
 
 	/* Shared by the loops; each of these looks after itself. */
 	struct device device;
 	struct order order;
+	struct flush_line flush_line;
 	struct latch latch;
 	struct pool pool;
 
 	/* The main thread's */
 	struct loop *loops;
-	unsigned n_loops, n_drained;
+	unsigned n_loops, n_draining;   /* n_draining: that have not said they are drained */
+	bool device_gone;               /* nothing can be flushed any more */
 	struct job last_flush;
-	int last_flush_error;           /* an errno; once all are drained */
+	int last_flush_error;           /* an errno; of the last drain */
 };
 
 /* Everything but the threads.  `device` is open; it is the export's from here on. */
@@ -54,8 +59,11 @@ int export_start(struct export *export, struct failure *why);
 struct loop *export_choose_loop(struct export *export);
 
 /* Serve no new request, end all connections when what is in flight has been answered, flush the
- * device; then on_drained(). */
-void export_drain(struct export *export);
+ * device; then on_drained().  Not while that goes on. */
+void export_drain(struct export *export, enum reason reason);
+
+/* After on_drained(): serve again. */
+void export_resume(struct export *export);
 
 /* For loop.c, in the main thread: the loop's thread has nothing left to do. */
 void export_loop_drained(struct export *export, struct loop *loop);

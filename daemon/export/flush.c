@@ -8,53 +8,128 @@
 #include "export/actions.h"
 #include "export/conn.h"
 
-void flusher_init(struct flusher *flusher)
+void flusher_init(struct flusher *flusher, struct loop *loop)
 {
-	*flusher = (struct flusher) { 0 };
+	*flusher = (struct flusher) { .loop = loop };
 	flusher->waiting_end = &flusher->waiting;
 }
 
-static void begin(struct loop *loop);
+void flush_line_init(struct flush_line *line)
+{
+	*line = (struct flush_line) { .lock = PTHREAD_MUTEX_INITIALIZER };
+	line->end = &line->first;
+}
+
+/* False: it stands in line, and gets a letter. */
+static bool take_turn(struct flush_line *line, struct flusher *flusher)
+{
+	bool taken;
+
+	pthread_mutex_lock(&line->lock);
+	taken = line->taken;
+	line->taken = true;
+	flusher->in_line = taken;
+	if (taken) {
+		flusher->next = NULL;
+		*line->end = flusher;
+		line->end = &flusher->next;
+	}
+	pthread_mutex_unlock(&line->lock);
+	return !taken;
+}
+
+static void flush_now(struct flusher *flusher);
+
+static void on_turn(struct letter *letter)
+{
+	flush_now(container_of(letter, struct flusher, letter));
+}
+
+static void give_turn(struct flush_line *line)
+{
+	struct flusher *next;
+
+	pthread_mutex_lock(&line->lock);
+	next = line->first;
+	line->taken = next != NULL;
+	if (next)
+		line->first = next->next;
+	if (!line->first)
+		line->end = &line->first;
+	pthread_mutex_unlock(&line->lock);
+	if (!next)
+		return;
+	next->letter.open = on_turn;
+	mailbox_post(&next->loop->ring.mail, &next->letter);
+}
+
+static void want_turn(struct flusher *flusher)
+{
+	if (take_turn(&flusher->loop->export->flush_line, flusher))
+		flush_now(flusher);
+}
+
+static void tell(struct slot *slot, int error)
+{
+	struct slot *next;
+
+	for (; slot; slot = next) {
+		next = slot->flush_next;
+		slot->n_io--;
+		slot->flushed(slot, error);
+	}
+}
 
 static void on_flushed(struct op *op, int res, int buffer)
 {
 	struct flusher *flusher = container_of(op, struct flusher, op);
-	struct loop *loop = container_of(flusher, struct loop, flusher);
-	struct slot *slot = flusher->running, *next;
+	struct export *export = flusher->loop->export;
+	struct slot *slot = flusher->running;
 
 	(void) buffer;
 	if (res < 0 && res != -EINTR && res != -EAGAIN)
-		flush_failed(loop->export, -res, "flushing the device failed");
-	if (res == -EINTR || res == -EAGAIN)
-		res = -EIO;                     /* told as an error, but the next may succeed */
+		flush_failed(export, -res, "flushing the device failed");
+	/* Interrupted: told as an error, but the next may succeed.  Latched meanwhile, by a FUA
+	 * that failed: what the kernel told that one it does not tell again. */
+	if (res == -EINTR || res == -EAGAIN || (res == 0 && export->latch.set))
+		res = -EIO;
 
 	flusher->running = NULL;
+	give_turn(&export->flush_line);
 	if (flusher->waiting)
-		begin(loop);
-	for (; slot; slot = next) {
-		next = slot->flush_next;
-		slot->n_io--;
-		slot->flushed(slot, res < 0 ? -res : 0);
-	}
+		want_turn(flusher);
+	tell(slot, -res);
+}
+
+static struct slot *take_waiting(struct flusher *flusher)
+{
+	struct slot *slot = flusher->waiting;
+
+	flusher->waiting = NULL;
+	flusher->waiting_end = &flusher->waiting;
+	return slot;
 }
 
 /* All who wait now are covered by the flush that begins now. */
-static void begin(struct loop *loop)
+static void flush_now(struct flusher *flusher)
 {
-	struct flusher *flusher = &loop->flusher;
+	struct export *export = flusher->loop->export;
 
-	flusher->running = flusher->waiting;
-	flusher->waiting = NULL;
-	flusher->waiting_end = &flusher->waiting;
-	ring_sync(&loop->ring, &flusher->op, on_flushed, loop->export->device.fd);
+	flusher->in_line = false;
+	if (export->latch.set) {
+		give_turn(&export->flush_line);
+		tell(take_waiting(flusher), EIO);
+		return;
+	}
+	flusher->running = take_waiting(flusher);
+	ring_sync(&flusher->loop->ring, &flusher->op, on_flushed, export->device.fd);
 }
 
 void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error))
 {
-	struct loop *loop = loop_of(slot);
-	struct flusher *flusher = &loop->flusher;
+	struct flusher *flusher = &loop_of(slot)->flusher;
 
-	if (loop->export->latch.set) {
+	if (export_of(slot)->latch.set) {
 		flushed(slot, EIO);
 		return;
 	}
@@ -63,8 +138,8 @@ void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error)
 	slot->n_io++;
 	*flusher->waiting_end = slot;
 	flusher->waiting_end = &slot->flush_next;
-	if (!flusher->running)
-		begin(loop);
+	if (!flusher->running && !flusher->in_line)
+		want_turn(flusher);
 }
 
 void flush_failed(struct export *export, int error, const char *what)

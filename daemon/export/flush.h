@@ -5,24 +5,44 @@
  * One flush of the device serves all who asked before it began; those who ask while it
  * runs share the next, since the device may have passed their writes already.
  *
+ * Of all loops of an export one flushes at a time: the kernel tells a failed write-back to
+ * whoever asks first, and a second flush beside it would be told that all is well.
+ *
  * A flush or FUA that fails is final: the kernel may have dropped the data, so that
  * a later flush would succeed without it.  From then on all fail, over restarts too,
  * until the device is another or an administrator says so (latch.h).
  */
 #pragma once
 
+#include <pthread.h>
+#include <stdbool.h>
+
 #include "export/ring.h"
 
 struct export;
+struct loop;
 struct slot;
 
+/* A loop's. */
 struct flusher {
 	struct op op;
+	struct loop *loop;
 	struct slot *running;           /* who waits for the flush under way */
 	struct slot *waiting, **waiting_end;    /* who waits for the next */
+	bool in_line;                   /* for the export's turn */
+	struct flusher *next;           /* in that line */
+	struct letter letter;           /* the turn has come */
 };
 
-void flusher_init(struct flusher *flusher);
+/* An export's: whose turn it is. */
+struct flush_line {
+	pthread_mutex_t lock;
+	bool taken;
+	struct flusher *first, **end;
+};
+
+void flusher_init(struct flusher *flusher, struct loop *loop);
+void flush_line_init(struct flush_line *line);
 
 /* Flushes the device, then calls `flushed` with 0 or a positive errno. */
 void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error));

@@ -62,7 +62,7 @@ static bool go_on_here(struct piece *piece, const struct op *what)
 
 	if (what->flags)
 		return false;
-	began = promptness_begin(&loop->promptness);
+	began = promptness_begin(&loop->promptness, loop->ring.round);
 	if (!began)
 		return false;
 	ring_perform(&loop->ring, &piece->op, on_moved, what);

@@ -21,7 +21,7 @@ void link_close(struct link *link, const char *why)
 	struct link **at;
 
 	if (why)
-		log_warning("a negotiator's connection is closed: %s", why);
+		log_event(EVENT_CHANNEL_VIOLATION, NULL, "a negotiator's connection is closed: %s", why);
 	else
 		log_debug("a negotiator has left");
 	admit_forget(link);
@@ -48,7 +48,7 @@ bool link_send(struct link *link, const struct channel_record *record)
 }
 
 /* OFFER, the contexts, who is connected, READY. */
-static bool introduce(struct link *link)
+bool link_introduce(struct link *link)
 {
 	static const struct channel_context contexts[] = {
 		{ NBD_CONTEXT_ID_BASE_ALLOCATION,
@@ -99,6 +99,10 @@ static const char *take_record(struct link *link, const uint8_t *buf, size_t len
 	case CHANNEL_ABANDON:
 		ok = admit_abandon(link, record.token.token);
 		break;
+	case CHANNEL_REFUSAL:
+		admit_note_refusal(link, &record.refusal);
+		ok = true;
+		break;
 	default:
 		return "it sent a record that only an export may send";
 	}
@@ -129,15 +133,16 @@ static int on_readable(sd_event_source *source, int fd, uint32_t events, void *u
 	return 0;
 }
 
-/* Only our own user, or root, may be a negotiator: the socket's folder keeps others out, too. */
-static bool is_trusted(int fd)
+/* Only our own user, root, or who was named may be a negotiator: the socket's mode keeps others
+ * out, too. */
+static bool is_trusted(const struct admission *a, int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof peer;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
 		return false;
-	return peer.uid == geteuid() || peer.uid == 0;
+	return peer.uid == geteuid() || peer.uid == 0 || (a->trusts && peer.uid == a->trusted);
 }
 
 int link_accept(struct admission *a)
@@ -147,8 +152,9 @@ int link_accept(struct admission *a)
 
 	if (fd < 0)
 		return errno == EAGAIN || errno == ECONNABORTED || errno == EINTR ? 0 : -errno;
-	if (!is_trusted(fd)) {
-		log_warning("a connection to the channel from another user is refused");
+	if (!is_trusted(a, fd)) {
+		log_event(EVENT_CHANNEL_REFUSED, NULL, "a connection to the channel from another user is "
+		          "refused");
 		return 0;
 	}
 	link = calloc(1, sizeof *link);
@@ -160,7 +166,7 @@ int link_accept(struct admission *a)
 	a->links = link;
 	if (sd_event_add_io(a->event, &link->source, link->fd, EPOLLIN, on_readable, link) < 0)
 		link_close(link, "out of memory");
-	else if (!introduce(link))
+	else if (!link_introduce(link))
 		link_close(link, "it does not take the offer");
 	return 0;
 }

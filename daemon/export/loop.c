@@ -2,11 +2,13 @@
 #include "export/loop.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "export/conn.h"
 #include "export/export.h"
 
 static void settle(void *userdata);
+static void device_failed(void *userdata, int error);
 
 int loop_init(struct loop *loop, struct export *export, const struct engine *engine,
               uint64_t memory, unsigned n_clients, struct failure *why)
@@ -14,9 +16,9 @@ int loop_init(struct loop *loop, struct export *export, const struct engine *eng
 	uint32_t sector = export->device.sector;
 	int r;
 
-	*loop = (struct loop) { .export = export };
+	*loop = (struct loop) { .export = export, .n_clients = n_clients };
 	loop->starved_end = &loop->starved;
-	flusher_init(&loop->flusher);
+	flusher_init(&loop->flusher, loop);
 	slot_pool_init(&loop->slots);
 	promptness_init(&loop->promptness, &export->device);
 
@@ -26,6 +28,7 @@ int loop_init(struct loop *loop, struct export *export, const struct engine *eng
 	if (r == 0)
 		r = ring_init(&loop->ring, engine, 2 * RECEIVE_GROUP, why);
 	loop->ring.settle = settle;
+	loop->ring.device_failed = device_failed;
 	loop->ring.userdata = loop;
 	return r;
 }
@@ -57,6 +60,43 @@ int loop_start(struct loop *loop, struct failure *why)
 	return 0;
 }
 
+static void on_end(struct letter *letter)
+{
+	container_of(letter, struct loop, end)->ring.stop = true;
+}
+
+void loop_stop(struct loop *loop)
+{
+	if (!loop->runs)
+		return;
+	loop->end.open = on_end;
+	mailbox_post(&loop->ring.mail, &loop->end);
+	pthread_join(loop->thread, NULL);
+	loop->runs = false;
+}
+
+/* The main thread again. */
+static void on_alarm(struct letter *letter)
+{
+	struct loop *loop = container_of(letter, struct loop, alarm);
+	int error = atomic_exchange(&loop->alarm_error, 0);
+
+	loop->export->on_device_failed(loop->export, error);
+}
+
+/* The reply is not held up: whether the device is still there is the main thread's to find out. */
+static void device_failed(void *userdata, int error)
+{
+	struct loop *loop = userdata;
+	int none = 0;
+
+	if (error == EINTR || error == EAGAIN || error == EOPNOTSUPP || error == ENOSYS ||
+	    !atomic_compare_exchange_strong(&loop->alarm_error, &none, error ? error : EIO))
+		return;
+	loop->alarm.open = on_alarm;
+	mailbox_post(&loop->export->mail, &loop->alarm);
+}
+
 /* The main thread again. */
 static void on_drained(struct letter *letter)
 {
@@ -70,20 +110,18 @@ static void settle(void *userdata)
 	struct loop *loop = userdata;
 
 	conns_settle(loop);
-	/* Who waits for memory, or for the end, waits for what was just sent, too. */
-	if (loop->starved || loop->draining)
-		loop->ring.n_prompt = 0;
-	if (!loop->draining || loop->n_conns > 0 || loop->ring.stop)
+	if (!loop->draining || loop->n_conns > 0 || loop->told)
 		return;
-	loop->ring.stop = true;
+	loop->told = true;
 	loop->drained.open = on_drained;
 	mailbox_post(&loop->export->mail, &loop->drained);
 }
 
 static void on_drain(struct letter *letter)
 {
-	struct loop *loop = container_of(letter, struct loop, drained);
+	struct loop *loop = container_of(letter, struct loop, turn);
 
+	loop->told = false;
 	loop->draining = true;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &loop->drain_began);
 	for (struct conn *conn = loop->conns; conn; conn = conn->next)
@@ -91,8 +129,28 @@ static void on_drain(struct letter *letter)
 	loop_watch(loop);
 }
 
-void loop_drain(struct loop *loop)
+void loop_drain(struct loop *loop, enum reason reason)
 {
-	loop->drained.open = on_drain;
-	mailbox_post(&loop->ring.mail, &loop->drained);
+	loop->drain_reason = reason;
+	loop->turn.open = on_drain;
+	mailbox_post(&loop->ring.mail, &loop->turn);
+}
+
+/* Spare floors and buffers do no harm where only one of the two could be had. */
+int loop_grow(struct loop *loop, unsigned n)
+{
+	int r = memory_grow(&loop->memory, n);
+
+	return r < 0 ? r : receive_grow(&loop->buffers, n);
+}
+
+static void on_resume(struct letter *letter)
+{
+	container_of(letter, struct loop, turn)->draining = false;
+}
+
+void loop_resume(struct loop *loop)
+{
+	loop->turn.open = on_resume;
+	mailbox_post(&loop->ring.mail, &loop->turn);
 }

@@ -19,6 +19,7 @@
 #include "export/receive.h"
 #include "export/ring.h"
 #include "export/slot.h"
+#include "wire/reason.h"
 
 struct conn;
 struct export;
@@ -37,15 +38,22 @@ struct loop {
 	struct conn *unsettled;         /* with replies to send or a reason to look again */
 	struct conn *starved, **starved_end;    /* waiting for memory, first come first */
 	unsigned n_conns, n_busy;
-	bool draining;                  /* no new request is served */
+	_Atomic bool draining;          /* no new request is served */
+	bool told;                      /* that the last connection has gone since */
+	enum reason drain_reason;       /* set before the letter that begins it */
 	struct timespec drain_began;
-	struct letter drained;
+	struct letter turn;             /* to the loop: drain, serve again */
+	struct letter end;              /* to the loop */
+	struct letter drained;          /* to the main thread */
+	struct letter alarm;            /* to the main thread: the device failed */
+	_Atomic int alarm_error;        /* an errno; 0 while the letter is not on its way */
 	struct op tick_op;              /* once a second, while there is something to watch */
 
 	/* The main thread's */
 	pthread_t thread;
 	bool runs;
 	unsigned n_admitted;            /* clients that have, or are promised, a place here */
+	unsigned n_clients;             /* that there is room for */
 };
 
 /* Everything but the thread.  `memory`: bytes; `n_clients`: at most so many at once. */
@@ -57,8 +65,17 @@ void loop_deinit(struct loop *loop);
 int loop_start(struct loop *loop, struct failure *why);
 
 /* The main thread: serve no new request, end all connections when what is in flight has been
- * answered; then the loop's thread ends, and export->on_loop_drained() is called. */
-void loop_drain(struct loop *loop);
+ * answered; then export_loop_drained() is called, once. */
+void loop_drain(struct loop *loop, enum reason reason);
+
+/* The main thread, after that: serve again. */
+void loop_resume(struct loop *loop);
+
+/* The loop's thread: makes room for `n` more clients.  -ENOMEM */
+int loop_grow(struct loop *loop, unsigned n);
+
+/* The main thread: ends the loop's own, and waits for it. */
+void loop_stop(struct loop *loop);
 
 /* Makes the look around happen while it is needed; see watch.c. */
 void loop_watch(struct loop *loop);

@@ -93,18 +93,28 @@ static int map(struct memory *m)
 	return 0;
 }
 
+int memory_suffices(uint64_t budget, unsigned n_clients, uint32_t align, struct failure *why)
+{
+	uint64_t floors = (uint64_t) floor_size(budget, n_clients, align) * n_clients;
+
+	if (floors <= budget / 8)
+		return 0;
+	return fail_plain(why, EINVAL, "Memory= is too small for %u connections: %" PRIu64
+	                  " MiB at least", n_clients, (floors * 8 >> 20) + 1);
+}
+
 int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t align,
                 struct failure *why)
 {
 	uint64_t floors;
+	int r = memory_suffices(budget, n_clients, align, why);
 
 	*m = (struct memory) { .n_floors = n_clients };
 	m->least_order = order_for(m, align);
 	m->floor_size = floor_size(budget, n_clients, align);
 	floors = (uint64_t) m->floor_size * n_clients;
-	if (floors > budget / 8)
-		return fail_plain(why, EINVAL, "Memory= is too small for %u connections: "
-		                  "%" PRIu64 " MiB at least", n_clients, (floors * 8 >> 20) + 1);
+	if (r < 0)
+		return r;
 	m->shared_size = (budget - 2 * floors) / MEMORY_CHUNK * MEMORY_CHUNK;
 	m->n_pages = (uint32_t) (m->shared_size / MEMORY_PAGE);
 	m->size = m->shared_size + floors;
@@ -118,8 +128,9 @@ int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t 
 		m->free_list[i] = NONE;
 	for (uint32_t page = m->n_pages; page; page -= TOP_PAGES)
 		push(m, page - TOP_PAGES, TOP_ORDER);
-	for (unsigned i = 0; i < n_clients; i++)
-		m->floors_free[m->n_floors_free++] = n_clients - 1 - i;
+	for (unsigned i = n_clients; i; i--)
+		m->floors_free[m->n_floors_free++] = m->base + m->shared_size +
+		                                     (size_t) (i - 1) * m->floor_size;
 	memory_set_busy(m, 0);
 	return 0;
 }
@@ -133,25 +144,37 @@ void memory_deinit(struct memory *m)
 	free(m->order);
 	free(m->warm);
 	free(m->floors_free);
+	mappings_clear(&m->more);
 	*m = (struct memory) { 0 };
 }
 
 void memory_admit(struct memory *m, struct holder *who)
 {
 	assert(m->n_floors_free > 0);
-	*who = (struct holder) {
-		.floor = m->base + m->shared_size +
-		         (size_t) m->floors_free[--m->n_floors_free] * m->floor_size,
-	};
+	*who = (struct holder) { .floor = m->floors_free[--m->n_floors_free] };
 }
 
 void memory_dismiss(struct memory *m, struct holder *who)
 {
-	size_t at = (size_t) (who->floor - m->base) - m->shared_size;
-
 	assert(who->held == 0 && !who->floor_taken);
-	m->floors_free[m->n_floors_free++] = (uint32_t) (at / m->floor_size);
+	m->floors_free[m->n_floors_free++] = who->floor;
 	who->floor = NULL;
+}
+
+int memory_grow(struct memory *m, unsigned n)
+{
+	uint8_t **grown = realloc(m->floors_free, (m->n_floors + n) * sizeof *grown), *at;
+
+	if (!grown)
+		return -ENOMEM;
+	m->floors_free = grown;
+	at = mappings_add(&m->more, (size_t) n * m->floor_size);
+	if (!at)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		m->floors_free[m->n_floors_free++] = at + (size_t) i * m->floor_size;
+	m->n_floors += n;
+	return 0;
 }
 
 void memory_set_busy(struct memory *m, unsigned n_busy)

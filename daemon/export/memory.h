@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/failure.h"
+#include "export/mappings.h"
 
 #define MEMORY_PAGE 4096u
 #define MEMORY_PIECE (256u << 10)       /* the largest block, bytes */
@@ -43,9 +44,10 @@ struct memory {
 	uint64_t shared_size, shared_used;      /* bytes */
 	uint32_t floor_size;            /* bytes of one floor block and of a receive buffer */
 	unsigned n_floors;
+	struct mappings more;           /* floors that were added later */
 	uint64_t share;                 /* what one holder may have now */
 
-	uint32_t *floors_free;          /* a stack of block numbers */
+	uint8_t **floors_free;          /* a stack */
 	unsigned n_floors_free;
 
 	/* The buddy allocator; indexes are pages of the shared part. */
@@ -64,6 +66,12 @@ struct memory {
 int memory_init(struct memory *m, uint64_t budget, unsigned n_clients, uint32_t align,
                 struct failure *why);
 void memory_deinit(struct memory *m);
+
+/* Whether a budget has room for the floors of so many clients. */
+int memory_suffices(uint64_t budget, unsigned n_clients, uint32_t align, struct failure *why);
+
+/* Floors for `n` more clients, beyond the budget.  -ENOMEM, and nothing has changed. */
+int memory_grow(struct memory *m, unsigned n);
 
 /* A client's floor.  There are as many as clients; asserts that. */
 void memory_admit(struct memory *m, struct holder *who);

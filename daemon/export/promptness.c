@@ -13,6 +13,9 @@
 #define PROMPT_BASE (20 * US)
 #define PROMPT_PAGE (4 * US)
 
+/* In one round. */
+#define ROUND_MOST (1000 * US)
+
 /* So slow that one such answer is enough: everybody else on the ring waits as long. */
 #define STUCK (1000 * US)
 
@@ -33,11 +36,16 @@ void promptness_init(struct promptness *p, const struct device *dev)
 	*p = (struct promptness) { .possible = !dev->nowait, .pause = PAUSE_FIRST };
 }
 
-uint64_t promptness_begin(struct promptness *p)
+uint64_t promptness_begin(struct promptness *p, unsigned round)
 {
 	uint64_t t;
 
 	if (!p->possible)
+		return 0;
+	if (p->round != round)
+		p->spent = 0;
+	p->round = round;
+	if (p->spent > ROUND_MOST)
 		return 0;
 	t = now();
 	return t < p->pause_until ? 0 : t;
@@ -47,6 +55,7 @@ void promptness_took(struct promptness *p, uint64_t began, uint32_t length)
 {
 	uint64_t t = now();
 
+	p->spent += t - began;
 	if (t - began <= PROMPT_BASE + length / 4096 * PROMPT_PAGE) {
 		if (p->debt && --p->debt == 0)
 			p->pause = PAUSE_FIRST;

@@ -19,12 +19,15 @@ struct promptness {
 	unsigned debt;                  /* of slow answers, not yet paid by fast ones */
 	uint64_t pause_until;           /* monotonic, ns: not to be tried before */
 	uint64_t pause;                 /* ns: the last such pause; doubles */
+	unsigned round;
+	uint64_t spent;                 /* ns in this round */
 };
 
 void promptness_init(struct promptness *p, const struct device *dev);
 
-/* Monotonic nanoseconds to pass to promptness_took(), or 0: use the ring. */
-uint64_t promptness_begin(struct promptness *p);
+/* Monotonic nanoseconds to pass to promptness_took(), or 0: use the ring.  `round`: the ring's;
+ * in each there is a limit to what is done in place, since everybody else waits for it. */
+uint64_t promptness_begin(struct promptness *p, unsigned round);
 
 /* A transfer of `length` bytes that began at `began` is over. */
 void promptness_took(struct promptness *p, uint64_t began, uint32_t length);

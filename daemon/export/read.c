@@ -122,9 +122,11 @@ static uint64_t stretch(struct slot *slot, bool *ret_hole)
 	uint64_t end = end_of(slot), start = sector_down(dev, slot->at);
 
 	*ret_hole = false;
-	if (!undivided(slot)) {
+	if (!undivided(slot) && !dev->is_block) {
+		ring_blocks(&loop_of(slot)->ring);
 		end = device_read_extent(dev, &loop_of(slot)->known_data, slot->at, end,
 		                         ret_hole);
+		ring_goes_on(&loop_of(slot)->ring);
 		if (*ret_hole)
 			return end;
 	}

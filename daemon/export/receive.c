@@ -19,38 +19,59 @@
 /* From here on it pays to receive into the device's buffer rather than copy. */
 #define DIRECT_MIN 4096u
 
+/* A buffer's number has 16 bits. */
+#define NUMBERS 65536u
+
+int receive_grow(struct receive_buffers *buffers, unsigned n)
+{
+	uint16_t *numbers;
+	uint8_t **places, *at;
+	unsigned all;
+
+	if (n > NUMBERS - buffers->n)
+		n = NUMBERS - buffers->n;
+	if (n == 0)
+		return 0;
+	all = buffers->n + n;
+	numbers = realloc(buffers->free, all * sizeof *numbers);
+	if (!numbers)
+		return -ENOMEM;
+	buffers->free = numbers;
+	places = realloc(buffers->at, all * sizeof *places);
+	if (!places)
+		return -ENOMEM;
+	buffers->at = places;
+	at = mappings_add(&buffers->mappings, (size_t) n * buffers->size);
+	if (!at)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		buffers->at[buffers->n + i] = at + (size_t) i * buffers->size;
+		buffers->free[buffers->n_free++] = (uint16_t) (all - 1 - i);
+	}
+	buffers->n = all;
+	return 0;
+}
+
 int receive_init(struct receive_buffers *buffers, unsigned n_clients, uint32_t size,
                  struct failure *why)
 {
-	unsigned n = n_clients + RECEIVE_GROUP;
-	void *at;
-
-	*buffers = (struct receive_buffers) { .size = size, .n = n };
-	buffers->free = malloc(n * sizeof *buffers->free);
-	if (!buffers->free)
-		return fail(why, ENOMEM, "cannot allocate receive buffers");
-	at = mmap(NULL, (size_t) n * size, PROT_READ | PROT_WRITE,
-	          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (at == MAP_FAILED)
-		return fail(why, errno, "cannot map receive buffers");
-	buffers->base = at;
-	(void) madvise(at, (size_t) n * size, MADV_NOHUGEPAGE);
-	for (unsigned i = 0; i < n; i++)
-		buffers->free[buffers->n_free++] = (uint16_t) (n - 1 - i);
+	*buffers = (struct receive_buffers) { .size = size };
+	if (receive_grow(buffers, n_clients + RECEIVE_GROUP) < 0)
+		return fail(why, ENOMEM, "cannot make receive buffers for %u clients", n_clients);
 	return 0;
 }
 
 void receive_deinit(struct receive_buffers *buffers)
 {
-	if (buffers->base)
-		munmap(buffers->base, (size_t) buffers->n * buffers->size);
+	mappings_clear(&buffers->mappings);
+	free(buffers->at);
 	free(buffers->free);
 	*buffers = (struct receive_buffers) { 0 };
 }
 
 static uint8_t *buffer_at(const struct receive_buffers *buffers, uint16_t id)
 {
-	return buffers->base + (size_t) id * buffers->size;
+	return buffers->at[id];
 }
 
 void receive_cool(struct receive_buffers *buffers)
@@ -129,7 +150,8 @@ static void take_header(struct conn *conn)
 
 	if (!decode_request(bytes_over(s.at, s.len), conn->mode, &req)) {
 		log_about(LOG_NOTICE, &(struct subject) { conn->export->settings->label, conn->peer,
-		          reason_word(REASON_PROTOCOL) }, "bad request magic: no more is read from it");
+		          reason_word(REASON_PROTOCOL), EVENT_PROTOCOL_VIOLATION, conn->id },
+		          "bad request magic: no more is read from it");
 		conn_end(conn, REASON_PROTOCOL);
 		return;
 	}
@@ -288,8 +310,8 @@ static void begin_request(struct conn *conn, const struct request *req)
 
 	if (log_level() >= LOG_DEBUG)
 		log_about(LOG_DEBUG, &(struct subject) { conn->export->settings->label, conn->peer, NULL },
-		          "%s offset %" PRIu64 " length %" PRIu64 " flags 0x%x", nbd_cmd_name(req->type),
-		          req->offset, req->length, req->flags);
+		          "%s offset %" PRIu64 " length %" PRIu64 " flags 0x%x cookie 0x%" PRIx64,
+		          nbd_cmd_name(req->type), req->offset, req->length, req->flags, req->cookie);
 	if (req->type == NBD_CMD_DISC) {
 		conn_end(conn, REASON_DISCONNECT);
 		return;
@@ -327,7 +349,7 @@ static void (*const takers[])(struct conn *conn) = {
  * answered (that it is shutting down). */
 static bool may_begin(const struct conn *conn)
 {
-	return !conn->ending || (conn->loop->draining && conn->reason == REASON_SHUTDOWN);
+	return !conn->ending || (conn->loop->draining && conn->reason == conn->loop->drain_reason);
 }
 
 static void take_pending(struct conn *conn)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/failure.h"
+#include "export/mappings.h"
 #include "export/ring.h"
 
 struct conn;
@@ -20,7 +21,8 @@ struct slot;
 /* As many buffers as connections, which may each keep one while they are blocked, and some
  * for the kernel to pick from.  Only those that are used are ever committed. */
 struct receive_buffers {
-	uint8_t *base;
+	struct mappings mappings;
+	uint8_t **at;                   /* by number */
 	uint32_t size;                  /* bytes of one buffer */
 	unsigned n, n_given;            /* in all; with the kernel now */
 	uint16_t *free;                 /* a stack: the warmest is used first */
@@ -32,6 +34,9 @@ struct receive_buffers {
 int receive_init(struct receive_buffers *buffers, unsigned n_clients, uint32_t size,
                  struct failure *why);
 void receive_deinit(struct receive_buffers *buffers);
+
+/* For `n` more clients.  -ENOMEM, and nothing has changed. */
+int receive_grow(struct receive_buffers *buffers, unsigned n);
 
 /* Gives memory of buffers that are not in use back to the system. */
 void receive_cool(struct receive_buffers *buffers);

@@ -3,7 +3,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "export/engine.h"
 
@@ -36,6 +38,11 @@ void ring_deinit(struct ring *ring)
 	*ring = (struct ring) { 0 };
 }
 
+static bool is_of_device(const struct op *op)
+{
+	return op->kind <= OP_ADVISE;
+}
+
 static void begin(struct ring *ring, struct op *op, op_done done, const struct op *what)
 {
 	assert(!op->in_flight);
@@ -43,6 +50,8 @@ static void begin(struct ring *ring, struct op *op, op_done done, const struct o
 	op->done = done;
 	op->in_flight = true;
 	ring->n_in_flight++;
+	if (is_of_device(op))
+		op->turn = ages_begin(&ring->ages);
 }
 
 void ring_start(struct ring *ring, struct op *op, op_done done, const struct op *what)
@@ -56,6 +65,11 @@ void ring_end(struct ring *ring, struct op *op, int res, int buffer)
 	assert(op->in_flight);
 	op->in_flight = false;          /* before done(), which may start it again */
 	ring->n_in_flight--;
+	if (is_of_device(op)) {
+		ages_end(&ring->ages, op->turn);
+		if (res < 0 || (res == 0 && op->kind <= OP_WRITE))
+			ring->device_failed(ring->userdata, -res);
+	}
 	op->done(op, res, buffer);
 }
 
@@ -66,6 +80,9 @@ void ring_end_later(struct ring *ring, struct op *op, int res)
 	*ring->ready_end = op;
 	ring->ready_end = &op->next;
 }
+
+/* Turns without a look at what else has happened. */
+#define TURNS_MAX 8u
 
 static void tell_ready(struct ring *ring)
 {
@@ -83,9 +100,15 @@ void ring_run(struct ring *ring)
 {
 	ring->engine->enter(ring);
 	while (!ring->stop) {
+		unsigned turns = 0;
+
 		ring->engine->wait(ring, !ring->ready);
-		tell_ready(ring);
-		ring->settle(ring->userdata);
+		ring->round++;
+		/* What is over at once goes on at once, but not for ever. */
+		do {
+			tell_ready(ring);
+			ring->settle(ring->userdata);
+		} while (ring->ready && !ring->stop && ++turns < TURNS_MAX);
 	}
 }
 
@@ -125,13 +148,19 @@ void ring_receive_any(struct ring *ring, struct op *op, op_done done, int fd, ui
 	});
 }
 
-void ring_send(struct ring *ring, struct op *op, op_done done, int fd, struct msghdr *message,
-               bool prompt)
+void ring_send(struct ring *ring, struct op *op, op_done done, int fd, struct msghdr *message)
 {
-	ring_start(ring, op, done, &(struct op) {
-		.kind = OP_SEND, .fd = fd, .at = message,
-		.flags = MSG_NOSIGNAL | (prompt ? MSG_DONTWAIT : 0),
-	});
+	struct op what = { .kind = OP_SEND, .fd = fd, .at = message, .flags = MSG_NOSIGNAL };
+	ssize_t n = sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n < 0 && errno == EAGAIN) {
+		ring_start(ring, op, done, &what);
+		return;
+	}
+	begin(ring, op, done, &what);
+	ring_end_later(ring, op, n < 0 ? -errno : (int) n);
+	ring->messages_used--;
+	ring->iov_used = ring->iov_mark;
 }
 
 void ring_await_writable(struct ring *ring, struct op *op, op_done done, int fd)
@@ -150,7 +179,23 @@ void ring_sleep(struct ring *ring, struct op *op, op_done done, unsigned millise
 void ring_perform(struct ring *ring, struct op *op, op_done done, const struct op *what)
 {
 	begin(ring, op, done, what);
+	ring_blocks(ring);
 	ring_end_later(ring, op, op_perform(op));
+	ring_goes_on(ring);
+}
+
+void ring_blocks(struct ring *ring)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	atomic_store_explicit(&ring->blocked_since, (uint64_t) now.tv_sec * 1000000000 +
+	                      (uint64_t) now.tv_nsec, memory_order_relaxed);
+}
+
+void ring_goes_on(struct ring *ring)
+{
+	atomic_store_explicit(&ring->blocked_since, 0, memory_order_relaxed);
 }
 
 void ring_cancel(struct ring *ring, struct op *op)
@@ -174,6 +219,7 @@ struct msghdr *ring_message(struct ring *ring, unsigned n)
 		ring->engine->flush(ring);
 	msg = &ring->messages[ring->messages_used++];
 	*msg = (struct msghdr) { .msg_iov = &ring->iov[ring->iov_used] };
+	ring->iov_mark = ring->iov_used;
 	ring->iov_used += n;
 	return msg;
 }

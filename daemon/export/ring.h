@@ -18,6 +18,7 @@
 #include <sys/uio.h>
 
 #include "base/failure.h"
+#include "export/age.h"
 #include "export/mailbox.h"
 #include "export/pool.h"
 
@@ -42,6 +43,7 @@ struct op {
 	struct op *next;                /* in a list of the ring or its engine */
 	uint8_t kind;
 	bool in_flight;
+	uint8_t turn;                   /* of the device's: see age.h */
 	int fd;
 	int flags;                      /* RWF_*, MSG_*, FALLOC_FL_* or POSIX_FADV_*, by kind */
 	int res;                        /* of one that is over and not told yet */
@@ -68,15 +70,19 @@ struct ring {
 	void (*settle)(void *userdata);
 	void *userdata;
 
-	/*
-	 * Sends of this batch whose end nobody waits for: they end at once, and the thread
-	 * may sleep until something else happens, too.  settle() may set it to 0.
-	 */
-	unsigned n_prompt;
+	/* Called when an operation of the device's failed, or read nothing. */
+	void (*device_failed)(void *userdata, int error);
+	struct ages ages;               /* of the device's operations */
+
+	/* Any thread may read it: since when this one waits for the device by itself, in
+	 * nanoseconds (CLOCK_MONOTONIC); 0 while it does not. */
+	_Atomic uint64_t blocked_since;
+
+	unsigned round;                 /* counts the engine's waits */
 
 	/* iovecs and message headers live here until the engine has taken them. */
 	struct iovec *iov;
-	unsigned iov_used;
+	unsigned iov_used, iov_mark;    /* mark: where the last message's begin */
 	struct msghdr *messages;
 	unsigned messages_used;
 };
@@ -101,6 +107,10 @@ void ring_start(struct ring *ring, struct op *op, op_done done, const struct op 
 /* Does a device's operation right here, whether it blocks or not; `done` runs later as ever. */
 void ring_perform(struct ring *ring, struct op *op, op_done done, const struct op *what);
 
+/* Around calls of other kinds in which the ring's thread may have to wait for the device. */
+void ring_blocks(struct ring *ring);
+void ring_goes_on(struct ring *ring);
+
 /* fdatasync(2) */
 void ring_sync(struct ring *ring, struct op *op, op_done done, int fd);
 /* fallocate(2) */
@@ -118,11 +128,10 @@ void ring_receive(struct ring *ring, struct op *op, op_done done, int fd, void *
 void ring_receive_any(struct ring *ring, struct op *op, op_done done, int fd, uint32_t length);
 
 /*
- * Sends what the socket takes.  One that is `prompt` never waits: -EAGAIN when the socket is
- * full.  Otherwise it waits until some of it could be sent (or ends with -EINTR once it can).
+ * Sends what the socket takes, right here if it takes some; if it is full, waits until some of
+ * it could be sent (or ends with -EINTR once it can).  `message` is from ring_message().
  */
-void ring_send(struct ring *ring, struct op *op, op_done done, int fd, struct msghdr *message,
-               bool prompt);
+void ring_send(struct ring *ring, struct op *op, op_done done, int fd, struct msghdr *message);
 /* Until the socket takes data. */
 void ring_await_writable(struct ring *ring, struct op *op, op_done done, int fd);
 void ring_sleep(struct ring *ring, struct op *op, op_done done, unsigned milliseconds);

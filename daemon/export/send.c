@@ -3,11 +3,15 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <time.h>
 
+#include "base/bytes.h"
+#include "base/log.h"
 #include "export/conn.h"
 #include "export/read.h"
+#include "wire/names.h"
 
 #define SEND_IOV_MAX 512u
 
@@ -27,8 +31,36 @@ static void release(struct conn *conn, struct out *out)
 		conn_give_slot(last);
 }
 
+/* A reply's header by the specification's names, and the error in it. */
+static void trace_reply(const struct conn *conn, const struct out *out)
+{
+	const struct subject about = { conn->export->settings->label, conn->peer, NULL };
+	struct bytes in = bytes_over(out->header, out->header_len);
+	uint32_t magic = take_u32(&in), error = NBD_SUCCESS;
+	uint16_t flags = 0, type = 0;
+	uint64_t cookie;
+
+	if (magic == NBD_SIMPLE_REPLY_MAGIC) {
+		error = take_u32(&in);
+		cookie = take_u64(&in);
+	} else {
+		flags = take_u16(&in);
+		type = take_u16(&in);
+		cookie = take_u64(&in);
+		(void) take_span(&in, magic == NBD_EXTENDED_REPLY_MAGIC ? 16 : 4);
+		if (type & NBD_REPLY_ERROR_BIT)
+			error = take_u32(&in);
+	}
+	log_about(LOG_DEBUG, &about, "reply: %s %s%s cookie 0x%" PRIx64,
+	          magic == NBD_SIMPLE_REPLY_MAGIC ? "simple" : nbd_chunk_name(type),
+	          nbd_error_name(error), flags & NBD_REPLY_FLAG_DONE ? " NBD_REPLY_FLAG_DONE" : "",
+	          cookie);
+}
+
 void conn_queue(struct conn *conn, struct out *out)
 {
+	if (out->header_len && log_level() >= LOG_DEBUG)
+		trace_reply(conn, out);
 	out->next = NULL;
 	*conn->out_end = out;
 	conn->out_end = &out->next;
@@ -99,10 +131,7 @@ static void on_sent(struct op *op, int res, int buffer)
 	if (res >= 0) {
 		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->taken);
 		count_sent(conn, (size_t) res);
-		conn->blocked = conn->out && conn->out->sent;
-	} else if (res == -EAGAIN) {
-		conn->blocked = true;
-	} else if (res != -EINTR && res != -ECANCELED && res != -ENOMEM) {
+	} else if (res != -EINTR && res != -EAGAIN && res != -ECANCELED && res != -ENOMEM) {
 		conn_kill(conn, REASON_PEER_GONE);
 	}
 	finish_eviction(conn);
@@ -163,13 +192,6 @@ static void await_reader(struct conn *conn)
 	ring_await_writable(&conn->loop->ring, &conn->send_op, on_writable, conn->fd);
 }
 
-/* Whether the loop may sleep without looking at the end of a send that does not wait: nothing
- * else hangs on the memory and the slots that it gives back. */
-static bool may_sleep_over(const struct conn *conn)
-{
-	return conn->recv_op.in_flight && !conn->ending && !conn->n_evicted;
-}
-
 void conn_send(struct conn *conn)
 {
 	struct ring *ring = &conn->loop->ring;
@@ -193,9 +215,7 @@ void conn_send(struct conn *conn)
 			break;
 		msg->msg_iovlen += add_parts(out, msg->msg_iov + msg->msg_iovlen);
 	}
-	ring_send(ring, &conn->send_op, on_sent, conn->fd, msg, !conn->blocked);
-	if (!conn->blocked && may_sleep_over(conn))
-		ring->n_prompt++;
+	ring_send(ring, &conn->send_op, on_sent, conn->fd, msg);
 }
 
 void conn_evict(struct conn *conn)

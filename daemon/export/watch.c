@@ -29,7 +29,7 @@ static bool waits_for_client(const struct conn *conn)
 static void close_stalled(struct conn *conn, enum reason reason, const char *sentence)
 {
 	log_about(LOG_NOTICE, &(struct subject) { conn->export->settings->label, conn->peer,
-	          reason_word(reason) }, "%s: connection closed", sentence);
+	          reason_word(reason), EVENT_CLIENT_STALLED, conn->id }, "%s: connection closed", sentence);
 	conn_kill(conn, reason);
 }
 

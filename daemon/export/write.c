@@ -14,10 +14,12 @@
 #include "export/mend.h"
 #include "export/receive.h"
 
-/* FUA of one piece went with the write itself; several share a flush at the end. */
+/* FUA of one piece went with the write itself; several share a flush at the end.  So does
+ * all that goes through the page cache, whose write-back errors only flushes in line see. */
 static bool durable_at_once(const struct slot *slot, const struct piece *piece)
 {
-	return slot->req.flags & NBD_CMD_FLAG_FUA && piece->data_len == slot->req.length;
+	return slot->req.flags & NBD_CMD_FLAG_FUA && piece->data_len == slot->req.length &&
+	       export_of(slot)->device.direct;
 }
 
 static void finish(struct slot *slot, bool durable)
@@ -47,6 +49,8 @@ static void on_written(struct piece *piece, int error)
 		slot_fail(slot, error, "writing to the device failed");
 	if (error && durable && piece->io_writes && is_loss(error))
 		flush_failed(export_of(slot), error, "a write with FUA failed");
+	else if (durable && export_of(slot)->latch.set)
+		slot_fail(slot, EIO, "a flush failed before: nothing can be made durable");
 	mend_drop(piece);
 	finish(slot, durable);
 }

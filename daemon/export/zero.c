@@ -216,8 +216,7 @@ static void on_punched(struct op *op, int res, int buffer)
 /* A hint that is followed in part is followed: a stop need not wait for terabytes. */
 static bool stop_wanted(const struct slot *slot)
 {
-	return __atomic_load_n(&slot->conn->dead, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&slot->conn->loop->draining, __ATOMIC_RELAXED);
+	return slot->conn->dead || slot->conn->loop->draining;
 }
 
 /* In a thread of the pool. */

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * Access rights.  There are no rules yet: who can connect may read and write, and the export
- * itself keeps what is read-only so.
- */
+/* Access rights: the rules of the catalogue, in the words of the channel. */
 #include "negotiator/access.h"
 
+#include "negotiator/catalogue.h"
 #include "wire/channel.h"
 
-uint8_t access_rights(const struct catalogue_entry *entry, const char *peer)
+_Static_assert(ACCESS_READ == CHANNEL_RIGHT_READ && ACCESS_WRITE == CHANNEL_RIGHT_WRITE,
+               "rules and channel mean the same rights");
+
+uint8_t access_rights(const struct catalogue_entry *entry, const struct peer *peer)
 {
-	(void) entry;
-	(void) peer;
-	return CHANNEL_RIGHT_READ | CHANNEL_RIGHT_WRITE;
+	return access_list_rights(&entry->rules, peer);
 }

@@ -8,12 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/peer.h"
+
 struct catalogue_entry;
 
-/* The CHANNEL_RIGHT_* that a client at `peer` (a printable address) has; 0 is no access. */
-uint8_t access_rights(const struct catalogue_entry *entry, const char *peer);
+/* The CHANNEL_RIGHT_* that a client has there; 0 is no access. */
+uint8_t access_rights(const struct catalogue_entry *entry, const struct peer *peer);
 
-static inline bool access_allows(const struct catalogue_entry *entry, const char *peer)
+static inline bool access_allows(const struct catalogue_entry *entry, const struct peer *peer)
 {
 	return access_rights(entry, peer) != 0;
 }

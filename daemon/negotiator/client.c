@@ -3,37 +3,17 @@
 #include "negotiator/client.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include "base/log.h"
+#include "negotiator/trace.h"
 #include "wire/names.h"
 
 #define STEPS_PER_WAKEUP 64u            /* then the others have their turn */
 #define RECEIVE_MAX (256u << 10)        /* bytes in one system call */
-#define REFUSALS_LOGGED 8u              /* of one client; the rest at debug level */
-
-enum client_progress client_end(struct client *client, int level, enum reason reason,
-                                const char *fmt, ...)
-{
-	const struct catalogue_entry *entry = client->negotiation.now.export;
-	const struct subject about = {
-		.export_label = entry ? entry->label : NULL,
-		.client = client->peer,
-		.reason = reason ? reason_word(reason) : NULL,
-	};
-	char text[CHANNEL_SENTENCE_MAX + 64];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(text, sizeof text, fmt, args);
-	va_end(args);
-	log_about(level, &about, "%s", text);
-	return CLIENT_ENDS;
-}
 
 static enum client_progress client_left(struct client *client)
 {
@@ -108,11 +88,31 @@ static enum client_progress count_option(struct client *client, const struct opt
 	return CLIENT_GOES_ON;
 }
 
+/* The files may have been read again since the last option. */
+static void renew_catalogue(struct client *client)
+{
+	struct negotiation *n = &client->negotiation;
+	struct catalogue *newest = client->server->catalogue;
+
+	if (client->catalogue == newest)
+		return;
+	if (n->chosen.export)
+		n->chosen.export = catalogue_find_label(newest, n->chosen.export->label);
+	if (!n->chosen.export)
+		n->chosen.n = 0;
+	n->now = (struct progress) { 0 };
+	n->catalogue = catalogue_ref(newest);
+	catalogue_unref(client->catalogue);
+	client->catalogue = newest;
+}
+
 static enum client_progress begin_option(struct client *client, struct option_header header)
 {
 	struct negotiation *n = &client->negotiation;
 
 	client->has_retried = false;
+	renew_catalogue(client);
+	trace_option(client, &header);
 	switch (option_begin(n, header)) {
 	case PAYLOAD_KEEP:
 		client->step = header.length ? STEP_PAYLOAD : STEP_DISPATCH;
@@ -194,6 +194,8 @@ static enum client_progress step_skip(struct client *client)
 
 void client_option_done(struct client *client)
 {
+	place_free(client->place);
+	client->place = NULL;
 	offer_unref(client->offer);
 	client->offer = NULL;
 	client->negotiation.now.offer = NULL;
@@ -201,45 +203,21 @@ void client_option_done(struct client *client)
 		server_feed(client->server);
 }
 
-/* What the client was told, for the operator: refusals on the export's account as notices,
- * a client's own mistakes for debugging only. */
-static void log_verdict(struct client *client)
-{
-	const struct negotiation *n = &client->negotiation;
-	const struct subject about = {
-		.export_label = n->now.export ? n->now.export->label : NULL,
-		.client = client->peer,
-		.reason = n->verdict.reason ? reason_word(n->verdict.reason) : NULL,
-	};
-	bool matters = n->verdict.reason && client->n_logged < REFUSALS_LOGGED;
-
-	if (n->verdict.error == NBD_REP_ACK)
-		return;
-	client->n_logged += matters;
-	log_about(matters ? LOG_NOTICE : LOG_DEBUG, &about, "%s refused with %s: %s",
-	          nbd_opt_name(n->header.option), nbd_rep_name((uint32_t) n->verdict.error),
-	          n->verdict.sentence);
-}
-
 static enum client_progress leave(struct client *client)
 {
-	const struct negotiation *n = &client->negotiation;
-
 	client->step = STEP_LEAVE;
-	if (*n->verdict.sentence) {
-		enum reason reason = n->verdict.reason ? n->verdict.reason : REASON_PROTOCOL;
-
-		(void) client_end(client, LOG_NOTICE, reason, "%s: closing", n->verdict.sentence);
-	}
+	client_log_close(client);
 	return CLIENT_GOES_ON;
 }
 
 static enum client_progress step_dispatch(struct client *client)
 {
 	struct negotiation *n = &client->negotiation;
+	size_t start = n->out.len;
 	enum next next = option_dispatch(n, payload_bytes(&client->payload));
 
-	log_verdict(client);
+	trace_replies(client, start);
+	client_log_verdict(client);
 	switch (next) {
 	case NEXT_OPTION:
 		client_option_done(client);
@@ -347,6 +325,14 @@ static int on_socket(sd_event_source *source, int fd, uint32_t events, void *use
 	return 0;
 }
 
+void client_evict(struct client *client, int level)
+{
+	(void) client_end(client, level, REASON_LIMIT,
+	                  "%u clients are in the handshake, which is the limit, and its source "
+	                  "has the most of them: closing", client->server->n_clients);
+	client_free(client);
+}
+
 static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct client *client = userdata;
@@ -355,40 +341,51 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 	(void) usec;
 	(void) client_end(client, LOG_NOTICE, REASON_DEADLINE,
 	                  "the handshake took longer than %u s: closing",
-	                  (unsigned) (client->server->handshake_timeout / 1000000));
+	                  client->server->settings.handshake_timeout);
 	client_free(client);
 	return 0;
 }
 
-void client_start(struct server *server, int fd)
+/* Everything but its event sources. */
+static void init(struct client *client, struct server *server, int fd, struct source *source)
 {
-	struct client *client = calloc(1, sizeof *client);
-	int r = -ENOMEM;
-
-	if (!client) {
-		close_fd(&fd);
-		log_error("no memory for a new client: closing it");
-		return;
-	}
 	client->server = server;
 	client->fd = fd;
 	format_peer(fd, client->peer, sizeof client->peer);
+	client->source = source;
+	list_init(&client->of_source);
+	list_append(&source->handshakes, &client->of_source);
+	source->n_handshakes++;
 	list_init(&client->starved);
 	list_init(&client->node);
 	list_append(&server->clients, &client->node);
 	server->n_clients++;
 	export_wait_init(&client->wait, client_wait_done);
+	client->catalogue = catalogue_ref(server->catalogue);
 	client->negotiation = (struct negotiation) {
-		.catalogue = &server->catalogue,
-		.peer = client->peer,
+		.catalogue = client->catalogue,
 		.out = emit_into(client->outbox, sizeof client->outbox),
 	};
+	peer_of(fd, &client->negotiation.who);
 	emit_greeting(&client->negotiation.out);
+}
 
+void client_start(struct server *server, int fd, struct source *source)
+{
+	struct client *client = calloc(1, sizeof *client);
+	int r;
+
+	if (!client) {
+		close_fd(&fd);
+		sources_put(&server->sources, source);
+		log_error("no memory for a new client: closing it");
+		return;
+	}
+	init(client, server, fd, source);
 	r = sd_event_add_io(server->event, &client->io, fd, 0, on_socket, client);
 	if (r >= 0)
 		r = sd_event_add_time_relative(server->event, &client->deadline, CLOCK_MONOTONIC,
-		                               server->handshake_timeout, 0, on_deadline, client);
+		                               server_handshake_usec(server), 0, on_deadline, client);
 	if (r < 0) {
 		(void) client_end(client, LOG_ERR, REASON_NONE, "cannot watch its socket: %s",
 		                  strerror(-r));
@@ -406,7 +403,7 @@ void client_shut_down(struct client *client)
 		n->now.refusal = (struct refusal) { .reason = REASON_SHUTDOWN,
 		                                    .sentence = "the server is shutting down" };
 		(void) option_dispatch(n, payload_bytes(&client->payload));
-		log_verdict(client);
+		client_log_verdict(client);
 		(void) flush(client);
 	}
 	client_free(client);
@@ -421,6 +418,10 @@ void client_free(struct client *client)
 	client_option_done(client);
 	list_remove(&client->starved);
 	list_remove(&client->node);
+	list_remove(&client->of_source);
+	client->source->n_handshakes--;
+	sources_put(&client->server->sources, client->source);
+	catalogue_unref(client->catalogue);
 	client->server->n_clients--;
 	client->deadline = sd_event_source_disable_unref(client->deadline);
 	client->io = sd_event_source_disable_unref(client->io);

@@ -48,7 +48,10 @@ enum client_progress {
 struct client {
 	struct list node;               /* in server.clients */
 	struct list starved;            /* in server.starved, waiting for payload memory */
+	struct list of_source;          /* in source.handshakes */
+	struct source *source;
 	struct server *server;
+	struct catalogue *catalogue;    /* our reference; the newest when an option begins */
 	int fd;
 	char peer[PEER_TEXT_SIZE];
 	sd_event_source *io;
@@ -69,13 +72,18 @@ struct client {
 	struct offer *offer;            /* our reference for negotiation.now.offer */
 	struct export_wait wait;
 	struct reservation reservation;
+	struct place *place;            /* at the export, until the hand-off gives it away */
 	bool has_retried;               /* the reservation, after an offer that had aged */
 
 	uint8_t outbox[OUTBOX_SIZE];
 };
 
-/* Takes the connected socket `fd`, which is non-blocking, in every case. */
-void client_start(struct server *server, int fd);
+/* Takes the connected socket `fd`, which is non-blocking, and the caller's reference of its
+ * source, in every case. */
+void client_start(struct server *server, int fd, struct source *source);
+
+/* Closes it to make room for others. */
+void client_evict(struct client *client, int level);
 
 /* Goes on as far as possible.  The client may be gone afterwards. */
 void client_advance(struct client *client);
@@ -87,6 +95,11 @@ void client_free(struct client *client);
 /* One line in the log about its end, which comes when CLIENT_ENDS is returned. */
 enum client_progress client_end(struct client *client, int level, enum reason reason,
                                 const char *fmt, ...) PRINTF(4, 5);
+
+/* What the last option came to, for the operator, in one line; and for the export's log, when
+ * it runs and was not asked: in client-log.c. */
+void client_log_verdict(struct client *client);
+void client_log_close(struct client *client);
 
 /* The option is done: what it held is given back. */
 void client_option_done(struct client *client);

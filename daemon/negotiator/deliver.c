@@ -8,6 +8,8 @@
 #include "negotiator/client.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "base/log.h"
 #include "negotiator/access.h"
@@ -68,7 +70,7 @@ static struct channel_reserve reserve_for(const struct client *client)
 	struct channel_reserve reserve = {
 		.offer = client->offer->terms.number,
 		.mode = (uint8_t) n->mode,
-		.rights = access_rights(n->now.export, n->peer),
+		.rights = access_rights(n->now.export, &n->who),
 		.peer = span_of(client->peer),
 		.n_contexts = n->chosen.n,
 	};
@@ -77,12 +79,54 @@ static struct channel_reserve reserve_for(const struct client *client)
 	return reserve;
 }
 
+static void PRINTF(2, 3) refuse(struct refusal *ret, const char *fmt, ...)
+{
+	va_list args;
+
+	ret->reason = REASON_LIMIT;
+	va_start(args, fmt);
+	vsnprintf(ret->sentence, sizeof ret->sentence, fmt, args);
+	va_end(args);
+}
+
+/* The limits on clients that are being served; those of the export are its own affair, but for
+ * the one on sources, which it cannot know. */
+static bool take_place(struct client *client, struct refusal *ret_refusal)
+{
+	const struct negotiator_settings *s = &client->server->settings;
+	const struct catalogue_entry *entry = client->negotiation.now.export;
+	struct places *places = &entry->link->places;
+	const struct source *source = client->source;
+	char who[PEER_SOURCE_TEXT_SIZE];
+
+	peer_format_source(&source->who, who, sizeof who);
+	if (client->server->sources.n_live >= s->max_clients)
+		refuse(ret_refusal, "%u clients are being served, which is the limit",
+		       client->server->sources.n_live);
+	else if (s->max_clients_per_source && source->n_live >= s->max_clients_per_source)
+		refuse(ret_refusal, "%u clients from %s are being served, which is the limit for "
+		       "one source", source->n_live, who);
+	else if (entry->max_per_source && places_of(places, source) >= entry->max_per_source)
+		refuse(ret_refusal, "export '%s' serves %u clients from %s, which is the limit for "
+		       "one source", entry->link->title, places_of(places, source), who);
+	else if (!(client->place = place_take(places, &client->negotiation.who)))
+		refuse(ret_refusal, "there is no room for another client");
+	return client->place;
+}
+
 enum client_progress client_step_reserve(struct client *client)
 {
 	struct channel_reserve reserve = reserve_for(client);
 	struct refusal refusal;
+	enum link_answer answer;
 
-	switch (export_link_reserve(link_of(client), &client->wait, &reserve, &refusal)) {
+	if (!client->place && !take_place(client, &refusal)) {
+		take_refusal(client, &refusal);
+		return CLIENT_GOES_ON;
+	}
+	answer = export_link_reserve(link_of(client), &client->wait, &reserve, &refusal);
+	client->place->request = reserve.request;
+	switch (answer) {
 	case LINK_DONE:
 	case LINK_WAIT:
 		client->step = STEP_WAIT;
@@ -98,10 +142,13 @@ static enum client_progress delivered(struct client *client)
 {
 	const struct negotiation *n = &client->negotiation;
 	const struct subject about = { .export_label = n->now.export->label,
-	                               .client = client->peer };
+	                               .client = client->peer,
+	                               .connection = n->now.granted.connection };
 
 	client->reservation.token = 0;
-	log_about(LOG_INFO, &about, "export '%s' handed over as connection %" PRIu64
+	client->place->connection = n->now.granted.connection;
+	client->place = NULL;           /* the export will tell when it is free */
+	log_event(EVENT_CLIENT_HANDED_OVER, &about, "export '%s' handed over as connection %" PRIu64
 	          " (%s, %u contexts)", link_of(client)->title, n->now.granted.connection,
 	          nbd_mode_name(n->mode), n->chosen.n);
 	return CLIENT_ENDS;

@@ -50,18 +50,21 @@ enum next option_close(struct negotiation *n, const char *fmt, ...)
 	return NEXT_CLOSE;
 }
 
-const struct catalogue_entry *option_find_export(const struct negotiation *n, struct span name)
+const struct catalogue_entry *option_find_export(struct negotiation *n, struct span name)
 {
 	const struct catalogue_entry *entry = catalogue_find(n->catalogue, name);
 
-	return entry && access_allows(entry, n->peer) ? entry : NULL;
+	if (!entry || access_allows(entry, &n->who))
+		return entry;
+	n->verdict.denied = entry;
+	return NULL;
 }
 
 enum next option_refuse_unknown(struct negotiation *n, struct span name)
 {
 	char shown[NAME_SHOWN + 4];
 
-	n->verdict.reason = REASON_EXPORT_UNKNOWN;
+	n->verdict.reason = n->verdict.denied ? REASON_NO_ACCESS : REASON_EXPORT_UNKNOWN;
 	printable(name, NAME_SHOWN, shown, sizeof shown);
 	if (n->header.option == NBD_OPT_EXPORT_NAME)
 		return option_close(n, "there is no export '%s'", shown);
@@ -75,6 +78,7 @@ static enum nbd_rep error_for(enum reason reason)
 	case REASON_EXPORT_UNKNOWN:
 		return NBD_REP_ERR_UNKNOWN;
 	case REASON_NO_SLOT:
+	case REASON_LIMIT:
 		return NBD_REP_ERR_POLICY;
 	case REASON_SHUTDOWN:
 		return NBD_REP_ERR_SHUTDOWN;
@@ -117,7 +121,7 @@ static enum next on_list(struct negotiation *n, struct bytes payload)
 	for (; n->now.cursor < n->catalogue->n; n->now.cursor++) {
 		const struct catalogue_entry *entry = &n->catalogue->entries[n->now.cursor];
 
-		if (!access_allows(entry, n->peer))
+		if (!access_allows(entry, &n->who))
 			continue;
 		if (!option_has_room(n))
 			return NEXT_FLUSH;

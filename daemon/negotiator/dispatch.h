@@ -17,6 +17,7 @@
 
 #include "base/attr.h"
 #include "base/emit.h"
+#include "base/peer.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/offer.h"
 #include "wire/channel.h"
@@ -53,6 +54,7 @@ struct verdict {
 	enum nbd_rep error;     /* NBD_REP_ACK: none was sent */
 	enum reason reason;     /* why the export side refused, if it did */
 	char sentence[CHANNEL_SENTENCE_MAX + 1];
+	const struct catalogue_entry *denied;   /* named, but this client may not know of it */
 };
 
 /* How far the current option has come. */
@@ -77,7 +79,7 @@ struct chosen_contexts {
 
 struct negotiation {
 	const struct catalogue *catalogue;      /* borrowed */
-	const char *peer;                       /* borrowed; printable */
+	struct peer who;
 	struct emit out;                        /* OUTBOX_SIZE bytes, emptied by the caller */
 	struct client_flags flags;
 	enum nbd_mode mode;
@@ -104,8 +106,9 @@ enum next option_ack(struct negotiation *n);
 /* Ends the connection; the sentence is for the log. */
 enum next option_close(struct negotiation *n, const char *fmt, ...) PRINTF(2, 3);
 
-/* The export of that name that this client may see, or NULL. */
-const struct catalogue_entry *option_find_export(const struct negotiation *n, struct span name);
+/* The export of that name that this client may see, or NULL; which of both it was that there
+ * is none, or none for it, only the verdict tells. */
+const struct catalogue_entry *option_find_export(struct negotiation *n, struct span name);
 
 /* The answer for a name that option_find_export() does not know. */
 enum next option_refuse_unknown(struct negotiation *n, struct span name);

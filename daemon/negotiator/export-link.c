@@ -18,6 +18,7 @@
 #define FAILED_USEC (1000u * 1000u)             /* a failed start is told again, not retried */
 #define RECORDS_PER_WAKEUP 64u
 #define USEC_PER_SEC 1000000u
+#define TITLE_SHOWN 80u                         /* bytes of a name in a sentence */
 
 static uint64_t now_usec(void)
 {
@@ -139,6 +140,7 @@ void export_link_drop(struct export_link *link, const struct refusal *refusal,
 	offer_unref(link->incoming);
 	link->offer = link->incoming = NULL;
 	link->state = LINK_IDLE;
+	places_forget(&link->places);
 	if (is_failed_start) {
 		link->failure = *refusal;
 		link->failed_until = now_usec() + FAILED_USEC;
@@ -177,7 +179,7 @@ static void on_end(struct export_link *link)
 		return;
 	}
 	refuse(&refusal, REASON_START_FAILED, "export '%s' could not be started", link->title);
-	log_about(LOG_WARNING, &(struct subject) { .export_label = link->label },
+	log_event(EVENT_EXPORT_UNREACHABLE, &(struct subject) { .export_label = link->label },
 	          "the export ended before it was ready");
 	export_link_drop(link, &refusal, true);
 }
@@ -186,7 +188,8 @@ static void on_end(struct export_link *link)
 static void on_fault(struct export_link *link, const char *fault)
 {
 	const struct subject about = { .export_label = link->label,
-	                               .reason = reason_word(REASON_PROTOCOL) };
+	                               .reason = reason_word(REASON_PROTOCOL),
+	                               .event = EVENT_CHANNEL_VIOLATION };
 	struct refusal refusal;
 
 	log_about(LOG_ERR, &about, "the export broke the channel's protocol (%s); closing it",
@@ -229,6 +232,8 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 
 	(void) source;
 	(void) fd;
+	/* Who waits may be the last to refer to an export that has left the catalogue. */
+	export_link_ref(link);
 	if (events & EPOLLOUT) {
 		(void) sd_event_source_set_io_events(link->io, EPOLLIN);
 		ask_again(link, waits_for_room);
@@ -236,6 +241,7 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 	for (unsigned i = 0; i < RECORDS_PER_WAKEUP; i++)
 		if (link->fd < 0 || link->generation != generation || !receive_one(link))
 			break;
+	export_link_unref(link);
 	return 0;
 }
 
@@ -293,6 +299,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
 	(void) source;
 	(void) usec;
+	export_link_ref(link);
 	if (link->state == LINK_BUSY && connect_link(link, &refusal) == LINK_REFUSED)
 		export_link_drop(link, &refusal, true);
 
@@ -304,6 +311,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 		wait->done(wait, &result);
 	}
 	arm_timer(link);
+	export_link_unref(link);
 	return 0;
 }
 
@@ -399,37 +407,37 @@ void export_link_abandon(struct export_link *link, const struct reservation *res
 		(void) send_to(link, &record, -1, &ignored);
 }
 
-struct export_link *export_link_new(sd_event *event, const char *label, const char *name,
-                                    uint64_t start_timeout, struct failure *why)
+void export_link_tell_refusal(struct export_link *link, enum reason reason, const char *peer,
+                              const char *sentence)
 {
-	struct export_link *link = calloc(1, sizeof *link);
-	char title[80 + 4];
-	int r = -ENOMEM;
+	const struct channel_record record = {
+		.type = CHANNEL_REFUSAL,
+		.refusal = { .reason = reason, .peer = span_of(peer),
+		             .sentence = span_of(sentence) },
+	};
+	struct refusal ignored;
 
-	if (link) {
-		*link = (struct export_link) { .fd = -1, .start_timeout = start_timeout };
-		list_init(&link->waits);
-		printable(span_of(name), 80, title, sizeof title);
-		link->event = sd_event_ref(event);
-		link->label = strdup(label);
-		link->title = strdup(title);
-		if (link->label && link->title)
-			r = sd_event_add_time(event, &link->timer, CLOCK_MONOTONIC, UINT64_MAX, 0,
-			                      on_timer, link);
-	}
-	if (r < 0) {
-		export_link_free(link);
-		(void) fail(why, -r, "cannot prepare the link to export %s", label);
-		return NULL;
-	}
-	(void) sd_event_source_set_enabled(link->timer, SD_EVENT_OFF);
-	return link;
+	if (link && link->state == LINK_READY)
+		(void) send_to(link, &record, -1, &ignored);
 }
 
-void export_link_free(struct export_link *link)
+int export_link_rename(struct export_link *link, const char *name)
 {
-	if (!link)
-		return;
+	char title[TITLE_SHOWN + 4], *copy;
+
+	printable(span_of(name), TITLE_SHOWN, title, sizeof title);
+	copy = strdup(title);
+	if (!copy)
+		return -ENOMEM;
+	free(link->title);
+	link->title = copy;
+	return 0;
+}
+
+static void free_link(struct export_link *link)
+{
+	while (!list_empty(&link->places.list))
+		place_free(container_of(link->places.list.next, struct place, node));
 	link->io = sd_event_source_disable_unref(link->io);
 	link->timer = sd_event_source_disable_unref(link->timer);
 	close_fd(&link->fd);
@@ -439,4 +447,43 @@ void export_link_free(struct export_link *link)
 	free(link->label);
 	free(link->title);
 	free(link);
+}
+
+struct export_link *export_link_new(sd_event *event, const char *label, const char *name,
+                                    uint64_t start_timeout, struct sources *sources,
+                                    struct failure *why)
+{
+	struct export_link *link = calloc(1, sizeof *link);
+	int r = -ENOMEM;
+
+	if (link) {
+		*link = (struct export_link) { .n_refs = 1, .fd = -1,
+		                               .start_timeout = start_timeout };
+		list_init(&link->waits);
+		places_init(&link->places, sources);
+		link->event = sd_event_ref(event);
+		link->label = strdup(label);
+		if (link->label && export_link_rename(link, name) == 0)
+			r = sd_event_add_time(event, &link->timer, CLOCK_MONOTONIC, UINT64_MAX, 0,
+			                      on_timer, link);
+	}
+	if (r < 0) {
+		export_link_unref(link);
+		(void) fail(why, -r, "cannot prepare the link to export %s", label);
+		return NULL;
+	}
+	(void) sd_event_source_set_enabled(link->timer, SD_EVENT_OFF);
+	return link;
+}
+
+struct export_link *export_link_ref(struct export_link *link)
+{
+	link->n_refs++;
+	return link;
+}
+
+void export_link_unref(struct export_link *link)
+{
+	if (link && --link->n_refs == 0)
+		free_link(link);
 }

@@ -19,6 +19,7 @@
 
 #include "negotiator/dispatch.h"
 #include "negotiator/list.h"
+#include "negotiator/live.h"
 #include "negotiator/offer.h"
 #include "wire/channel.h"
 
@@ -64,6 +65,7 @@ enum link_state {
 };
 
 struct export_link {
+	unsigned n_refs;
 	char *label;
 	char *title;                    /* the export's name, printable and shortened */
 	sd_event *event;
@@ -79,6 +81,7 @@ struct export_link {
 	struct offer *offer;            /* the complete one, or NULL */
 	struct offer *incoming;         /* between OFFER and READY */
 	struct list waits;              /* oldest first */
+	struct places places;           /* of clients there */
 
 	struct refusal failure;         /* why the last start failed, told again until */
 	uint64_t failed_until;          /* this time */
@@ -92,8 +95,13 @@ struct reservation {
 
 /* NULL and a sentence when memory is short.  `label` and `name` are copied. */
 struct export_link *export_link_new(sd_event *event, const char *label, const char *name,
-                                    uint64_t start_timeout, struct failure *why);
-void export_link_free(struct export_link *link);
+                                    uint64_t start_timeout, struct sources *sources,
+                                    struct failure *why);
+struct export_link *export_link_ref(struct export_link *link);
+void export_link_unref(struct export_link *link);
+
+/* After the files were read again.  -ENOMEM leaves the old name standing. */
+int export_link_rename(struct export_link *link, const char *name);
 
 /* The current offer, with a reference that is the caller's; connects if need be. */
 enum link_answer export_link_offer(struct export_link *link, struct export_wait *wait,
@@ -111,6 +119,11 @@ enum link_answer export_link_handoff(struct export_link *link, struct export_wai
 
 /* Gives a reservation back.  One that cannot be sent ends by itself after ten seconds. */
 void export_link_abandon(struct export_link *link, const struct reservation *reservation);
+
+/* Lets a running export note in its log that somebody was refused without asking it.  An
+ * export that is not connected, or has no room for the record, is not told. */
+void export_link_tell_refusal(struct export_link *link, enum reason reason, const char *peer,
+                              const char *sentence);
 
 /* Between export-link.c and link-records.c: */
 

@@ -7,6 +7,8 @@
  */
 #include "negotiator/dispatch.h"
 
+#include "negotiator/access.h"
+
 static uint32_t at_least(uint32_t a, uint32_t b)
 {
 	return a > b ? a : b;
@@ -59,6 +61,11 @@ static uint16_t flags_of_offer(const struct negotiation *n)
 		flags |= NBD_FLAG_SEND_DF;
 	if (n->mode == NBD_MODE_EXTENDED)
 		flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
+	if (!(access_rights(n->now.export, &n->who) & CHANNEL_RIGHT_WRITE)) {
+		flags |= NBD_FLAG_READ_ONLY;
+		flags &= ~(uint32_t) (NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES |
+		                      NBD_FLAG_SEND_FAST_ZERO);
+	}
 	return (uint16_t) flags;
 }
 

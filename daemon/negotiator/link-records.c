@@ -50,6 +50,21 @@ static const char *on_context(struct export_link *link, const struct channel_rec
 	return offer_add_context(link->incoming, &record->context);
 }
 
+/* Whom it serves already, from before our time. */
+static bool note_live(struct export_link *link, const struct channel_live *live)
+{
+	struct place *place;
+	struct peer peer;
+
+	if (places_find(&link->places, live->connection))
+		return true;
+	peer_parse(live->peer, &peer);
+	place = place_take(&link->places, &peer);
+	if (place)
+		place->connection = live->connection;
+	return place;
+}
+
 static const char *on_live(struct export_link *link, const struct channel_record *record)
 {
 	char peer[CHANNEL_PEER_MAX + 4];
@@ -57,6 +72,8 @@ static const char *on_live(struct export_link *link, const struct channel_record
 
 	if (!link->incoming)
 		return "a live connection outside an offer";
+	if (!note_live(link, &record->live))
+		return "more live connections than an export can have";
 	printable(record->live.peer, CHANNEL_PEER_MAX, peer, sizeof peer);
 	log_about(LOG_DEBUG, &about, "connection %" PRIu64 " is being served",
 	          record->live.connection);
@@ -111,19 +128,23 @@ static const char *on_refused(struct export_link *link, const struct channel_rec
 	struct refusal refusal;
 
 	refusal_from(&record->refused, &refusal);
-	if (wait)
+	if (wait) {
 		wait->done(wait, &(struct wait_result) { .outcome = WAIT_REFUSED,
 		                                         .refusal = &refusal });
-	else
-		log_about(LOG_NOTICE, &(struct subject) { .export_label = link->label,
-		                                          .reason = reason_word(refusal.reason) },
-		          "request %u, whose client left or was handed over, was refused: %s",
-		          record->refused.request, refusal.sentence);
+		return NULL;
+	}
+	place_free(places_find_request(&link->places, record->refused.request));
+	log_about(LOG_NOTICE, &(struct subject) { .export_label = link->label,
+	                                          .reason = reason_word(refusal.reason),
+	                                          .event = EVENT_CLIENT_REFUSED },
+	          "request %u, whose client left or was handed over, was refused: %s",
+	          record->refused.request, refusal.sentence);
 	return NULL;
 }
 
 static const char *on_gone(struct export_link *link, const struct channel_record *record)
 {
+	place_free(places_find(&link->places, record->gone.connection));
 	log_about(LOG_DEBUG, &(struct subject) { .export_label = link->label,
 	                                         .reason = reason_word(record->gone.reason) },
 	          "connection %" PRIu64 " ended", record->gone.connection);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,17 +17,20 @@
 #include <systemd/sd-event.h>
 
 #include "base/log.h"
+#include "base/notify.h"
+#include "negotiator/control.h"
 #include "negotiator/sandbox.h"
 #include "negotiator/server.h"
 
-#define USEC_PER_SEC 1000000u
 #define EXIT_USAGE 2
 
 struct arguments {
 	const char *exports;
 	const char *channels;
+	const char *config;
+	const char *control;
 	const char *sandbox_check;
-	unsigned start_timeout;         /* seconds */
+	unsigned start_timeout;         /* seconds; 0: as the file says */
 	unsigned handshake_timeout;
 	bool debug;
 };
@@ -39,10 +43,13 @@ static void print_help(void)
 	       "systemd or by 'nbdctl serve', which pass the listening sockets (LISTEN_FDS).\n\n"
 	       "  --exports=DIR                folder of LABEL.conf, one for each export\n"
 	       "  --channels=DIR               folder of the exports' sockets, LABEL.channel\n"
+	       "  --config=FILE                negotiator.conf: access rules and limits for all\n"
+	       "  --control=PATH               a socket to be asked and told by nbdctl\n"
 	       "  --start-timeout=SECONDS      how long an export may take to answer (5)\n"
 	       "  --handshake-timeout=SECONDS  how long a client's handshake may take (10)\n"
 	       "  --debug                      log more\n"
-	       "  --help, --version\n");
+	       "  --help, --version\n\n"
+	       "SIGHUP reads the files again, without disturbing a client.\n");
 }
 
 /* Whole seconds from 1 to an hour. */
@@ -59,12 +66,14 @@ static bool parse_seconds(const char *text, unsigned *ret)
 	return true;
 }
 
-enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_START, OPT_HANDSHAKE, OPT_DEBUG, OPT_CHECK,
-       OPT_HELP, OPT_VERSION };
+enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_START, OPT_HANDSHAKE,
+       OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "exports", required_argument, NULL, OPT_EXPORTS },
 	{ "channels", required_argument, NULL, OPT_CHANNELS },
+	{ "config", required_argument, NULL, OPT_CONFIG },
+	{ "control", required_argument, NULL, OPT_CONTROL },
 	{ "start-timeout", required_argument, NULL, OPT_START },
 	{ "handshake-timeout", required_argument, NULL, OPT_HANDSHAKE },
 	{ "debug", no_argument, NULL, OPT_DEBUG },
@@ -93,6 +102,12 @@ static int take_argument(int option, struct arguments *args)
 	case OPT_CHANNELS:
 		args->channels = optarg;
 		return -1;
+	case OPT_CONFIG:
+		args->config = optarg;
+		return -1;
+	case OPT_CONTROL:
+		args->control = optarg;
+		return -1;
 	case OPT_CHECK:
 		args->sandbox_check = optarg;
 		return -1;
@@ -120,7 +135,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 {
 	int option, r;
 
-	*ret = (struct arguments) { .start_timeout = 5, .handshake_timeout = 10 };
+	*ret = (struct arguments) { 0 };
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		r = take_argument(option, ret);
 		if (r >= 0)
@@ -149,7 +164,16 @@ static int take_listener(struct server *server, int fd, struct failure *why)
 	return 0;
 }
 
-/* Takes what LISTEN_FDS counts, and closes everything else that was inherited. */
+/* Everything that was inherited beyond what LISTEN_FDS counts.  Before the log opens its socket. */
+static void close_inherited(void)
+{
+	int n = sd_listen_fds(0);
+
+	if (n >= 0)
+		(void) close_range((unsigned) (SD_LISTEN_FDS_START + n), UINT_MAX, 0);
+}
+
+/* Takes what LISTEN_FDS counts. */
 static int take_descriptors(struct server *server, bool need_listeners, struct failure *why)
 {
 	int n = sd_listen_fds(1);
@@ -164,7 +188,6 @@ static int take_descriptors(struct server *server, bool need_listeners, struct f
 		return fail_plain(why, E2BIG, "%d listening sockets, but at most %u are taken", n,
 		                  SERVER_MAX_LISTENERS);
 
-	(void) close_range((unsigned) (SD_LISTEN_FDS_START + n), UINT_MAX, 0);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
 		return fail(why, errno, "cannot open /dev/null");
@@ -180,43 +203,60 @@ static int take_descriptors(struct server *server, bool need_listeners, struct f
 	return 0;
 }
 
-/* As many clients as descriptors allow besides listeners, channels and what we use. */
-static void set_limits(struct server *server)
+/* As many descriptors as we may have. */
+static void raise_limits(struct server *server)
 {
 	struct rlimit limit;
-	rlim_t used = server->n_listeners + server->catalogue.n + 32;
 
-	server->max_clients = SERVER_MAX_CLIENTS;
+	server->most_descriptors = 1024;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
 	limit.rlim_cur = limit.rlim_max;
 	(void) setrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur < used + SERVER_MAX_CLIENTS)
-		server->max_clients = limit.rlim_cur > used ? (unsigned) (limit.rlim_cur - used)
-		                                            : 1;
+	server->most_descriptors = limit.rlim_cur < UINT_MAX ? (unsigned) limit.rlim_cur
+	                                                     : UINT_MAX;
 }
 
 static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
 {
 	(void) userdata;
-	(void) sd_notify(0, "STOPPING=1");
+	(void) notify_without_waiting("STOPPING=1");
 	log_debug("stopping: signal %u", si->ssi_signo);
 	return sd_event_exit(sd_event_source_get_event(source), 0);
 }
 
-static int watch_signals(sd_event *event, struct failure *why)
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
 {
-	static const int stops[] = { SIGTERM, SIGINT };
+	struct failure why = { 0 };
+
+	(void) source;
+	(void) si;
+	(void) server_reload(userdata, &why);   /* it is in the log */
+	return 0;
+}
+
+static const struct {
+	int signal;
+	sd_event_signal_handler_t handler;
+} signals[] = {
+	{ SIGTERM, on_stop },
+	{ SIGINT, on_stop },
+	{ SIGHUP, on_hangup },
+};
+
+static int watch_signals(struct server *server, struct failure *why)
+{
 	sigset_t set;
 
 	(void) signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(stops); i++)
-		sigaddset(&set, stops[i]);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		sigaddset(&set, signals[i].signal);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return fail(why, errno, "cannot block signals");
-	for (size_t i = 0; i < ARRAY_LEN(stops); i++) {
-		int r = sd_event_add_signal(event, NULL, stops[i], on_stop, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		int r = sd_event_add_signal(server->event, NULL, signals[i].signal,
+		                            signals[i].handler, server);
 
 		if (r < 0)
 			return fail(why, -r, "cannot watch signals");
@@ -224,76 +264,161 @@ static int watch_signals(sd_event *event, struct failure *why)
 	return 0;
 }
 
+/* The path stays good when the working directory changes; the file need not exist. */
+static char *absolute(const char *path)
+{
+	char *cwd, *ret = NULL;
+
+	if (*path == '/')
+		return strdup(path);
+	cwd = get_current_dir_name();
+	if (!cwd || asprintf(&ret, "%s/%s", cwd, path) < 0)
+		ret = NULL;
+	free(cwd);
+	return ret;
+}
+
+static int note_files(struct server *server, const struct arguments *args, struct failure *why)
+{
+	server->files = (struct server_files) {
+		.exports = absolute(args->exports),
+		.config = args->config ? absolute(args->config) : NULL,
+		.start_timeout = args->start_timeout,
+		.handshake_timeout = args->handshake_timeout,
+	};
+	if (!server->files.exports || (args->config && !server->files.config))
+		return fail(why, errno, "cannot tell where the files are");
+	return 0;
+}
+
+/* What everything else needs. */
+static int prepare_event(struct server *server, struct failure *why)
+{
+	int r = sd_event_new(&server->event);
+
+	if (r >= 0)
+		r = sd_event_set_watchdog(server->event, true);
+	if (r < 0)
+		return fail(why, -r, "cannot create the event loop");
+	r = watch_signals(server, why);
+	if (r == 0)
+		r = server_open(server, why);
+	return r == 0 ? server_watch_status(server, why) : r;
+}
+
+static int prepare_control(struct server *server, const char *path, struct control_server **ret,
+                           struct failure *why)
+{
+	int fd;
+	int r;
+
+	if (!path)
+		return 0;
+	r = control_listen(path, &fd, why);
+	return r < 0 ? r : negotiator_control_serve(server, fd, ret, why);
+}
+
 /* Everything that needs the file system. */
-static int prepare(struct server *server, const struct arguments *args, struct failure *why)
+static int prepare(struct server *server, const struct arguments *args,
+                   struct control_server **ret_control, struct failure *why)
 {
 	int r = take_descriptors(server, true, why);
 
+	raise_limits(server);
 	if (r == 0)
-		r = catalogue_read(args->exports, &server->catalogue, why);
+		r = note_files(server, args, why);
+	if (r == 0)
+		r = prepare_event(server, why);
+	if (r == 0)
+		r = server_read_files(server, why);
+	if (r == 0)
+		r = prepare_control(server, args->control, ret_control, why);
 	if (r < 0)
 		return r;
 	/* Addresses of unix sockets are short, so the channels are reached from here. */
 	if (chdir(args->channels) < 0)
 		return fail(why, errno, "cannot use the folder of channels %s", args->channels);
+	return 0;
+}
 
-	set_limits(server);
-	r = sd_event_new(&server->event);
-	if (r < 0)
-		return fail(why, -r, "cannot create the event loop");
-	r = watch_signals(server->event, why);
-	return r == 0 ? server_open(server, why) : r;
+/* The folders in which settings are: whole ones, for files in them are replaced. */
+static int enter_sandbox(struct server_files *files, struct failure *why)
+{
+	AUTO_FREE char *config = strdup(files->config ? files->config : "");
+	const char *folders[] = { files->exports, NULL, NULL };
+
+	if (!config)
+		return fail(why, ENOMEM, "cannot enter the sandbox");
+	if (files->config)
+		folders[1] = dirname(config);
+	return sandbox_enter(files->exports ? folders : NULL, &files->readable, why);
 }
 
 static int serve(struct server *server, struct failure *why)
 {
-	int r = sandbox_enter(why);
+	int r = enter_sandbox(&server->files, why);
 
 	if (r == 0)
 		r = server_listen(server, why);
 	if (r < 0)
 		return r;
-	(void) sd_notifyf(0, "READY=1\nSTATUS=%zu exports", server->catalogue.n);
+	server_tell_ready(server);
+	log_event(EVENT_NEGOTIATOR_STARTED, NULL, "taking clients for %zu export%s",
+	          server->catalogue->n, server->catalogue->n == 1 ? "" : "s");
 	r = sd_event_loop(server->event);
+	if (r >= 0)
+		log_event(EVENT_NEGOTIATOR_STOPPED, NULL, "stopped");
 	return r < 0 ? fail(why, -r, "the event loop ended") : 0;
 }
 
-static int check_sandbox(const char *path)
+/* With --exports and --config as when serving: what is beneath can be opened. */
+static int check_sandbox(const struct arguments *args)
 {
+	struct server_files files = { .exports = (char *) args->exports,
+	                              .config = (char *) args->config };
 	struct server server = { 0 };
 	struct failure why = { 0 };
 
-	if (take_descriptors(&server, false, &why) < 0 || sandbox_enter(&why) < 0) {
+	if (take_descriptors(&server, false, &why) < 0 || enter_sandbox(&files, &why) < 0) {
 		log_error("%s", why.text);
 		return EXIT_USAGE;
 	}
-	return sandbox_check(path);
+	return sandbox_check(args->sandbox_check);
+}
+
+static void clear(struct server *server)
+{
+	if (server->event)
+		server_close(server);
+	catalogue_unref(server->catalogue);
+	negotiator_settings_clear(&server->settings);
+	free(server->files.exports);
+	free(server->files.config);
+	sd_event_unref(server->event);
 }
 
 int main(int argc, char **argv)
 {
-	struct server server = { 0 };
+	struct control_server *control = NULL;
+	static struct server server;
 	struct failure why = { 0 };
 	struct arguments args;
 	int r = parse_arguments(argc, argv, &args);
 
 	if (r >= 0)
 		return r;
+	close_inherited();
 	log_start("nbd-negotiator", args.debug ? LOG_DEBUG : LOG_INFO);
 	if (args.sandbox_check)
-		return check_sandbox(args.sandbox_check);
+		return check_sandbox(&args);
 
-	server.handshake_timeout = args.handshake_timeout * (uint64_t) USEC_PER_SEC;
-	server.start_timeout = args.start_timeout * (uint64_t) USEC_PER_SEC;
-	r = prepare(&server, &args, &why);
+	r = prepare(&server, &args, &control, &why);
 	if (r == 0)
 		r = serve(&server, &why);
 	if (r < 0)
-		log_error("%s", why.text);
+		log_event(EVENT_NEGOTIATOR_FAILED, NULL, "%s", why.text);
 
-	if (server.event)
-		server_close(&server);
-	catalogue_clear(&server.catalogue);
-	sd_event_unref(server.event);
+	control_server_free(control);
+	clear(&server);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -74,6 +74,15 @@ static const struct conditional {
 	{ SCMP_SYS(newfstatat), { 3, SCMP_CMP_EQ, AT_EMPTY_PATH, 0 } },
 };
 
+/* To read settings again, where Landlock leaves nothing else to be read. */
+static const int allowed_reading[] = { SCMP_SYS(getdents64) };
+
+#define NOT_TO_READ (O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_PATH)
+
+static const struct conditional opening_to_read = {
+	SCMP_SYS(openat), { 2, SCMP_CMP_MASKED_EQ, NOT_TO_READ, O_RDONLY },
+};
+
 /* For the leak check of AddressSanitizer; see above. */
 static const int allowed_sanitized[] = {
 	SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(wait4), SCMP_SYS(ptrace), SCMP_SYS(prctl),
@@ -92,6 +101,18 @@ static const struct conditional opening_sanitized[] = {
 	{ SCMP_SYS(openat), { 2, SCMP_CMP_EQ, O_RDONLY, 0 } },
 	{ SCMP_SYS(openat), { 2, SCMP_CMP_EQ, O_RDONLY | O_DIRECTORY, 0 } },
 };
+
+static int allow_reading(scmp_filter_ctx ctx)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(allowed_reading) && r == 0; i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed_reading[i], 0);
+	if (r == 0)
+		r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, opening_to_read.call, 1,
+		                           &opening_to_read.only);
+	return r;
+}
 
 static int allow_calls(scmp_filter_ctx ctx)
 {
@@ -113,7 +134,7 @@ static int allow_calls(scmp_filter_ctx ctx)
 	return r;
 }
 
-static int filter_calls(struct failure *why)
+static int filter_calls(bool may_read, struct failure *why)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -121,6 +142,8 @@ static int filter_calls(struct failure *why)
 	if (!ctx)
 		return fail(why, ENOMEM, "cannot prepare the system call filter");
 	r = allow_calls(ctx);
+	if (r == 0 && may_read)
+		r = allow_reading(ctx);
 	if (r == 0)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -159,21 +182,34 @@ static size_t ruleset_for(long version, struct ruleset *ret)
 	                                                   sizeof(uint64_t);
 }
 
-/* The leak check reads /proc; see above. */
-static void allow_proc(int rules)
+/* Lets what lies in and below the folder be read, if there is such a folder. */
+static int allow_beneath(int rules, const char *folder)
 {
 	struct landlock_path_beneath_attr beneath = {
 		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
-		.parent_fd = open("/proc", O_PATH | O_CLOEXEC),
+		.parent_fd = open(folder, O_PATH | O_CLOEXEC | O_DIRECTORY),
 	};
-	AUTO_FD proc = beneath.parent_fd;
+	AUTO_FD fd = beneath.parent_fd;
 
-	if (proc >= 0)
-		(void) syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath,
-		               0);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0 ?
+		-errno : 0;
 }
 
-static int deny_files(struct failure *why)
+static int allow_folders(int rules, const char *const *folders, struct failure *why)
+{
+	for (; folders && *folders; folders++) {
+		int r = allow_beneath(rules, *folders);
+
+		if (r < 0)
+			return fail(why, -r, "cannot keep %.300s readable", *folders);
+	}
+	return 0;
+}
+
+/* `ret_is_on` tells whether the kernel can. */
+static int deny_files(const char *const *folders, bool *ret_is_on, struct failure *why)
 {
 	struct ruleset ruleset;
 	AUTO_FD rules = -1;
@@ -183,14 +219,18 @@ static int deny_files(struct failure *why)
 	version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (version < 1) {
 		log_debug("this kernel has no Landlock, going on without");
+		*ret_is_on = false;
 		return 0;
 	}
 	size = ruleset_for(version, &ruleset);
 	rules = (int) syscall(SYS_landlock_create_ruleset, &ruleset, size, 0);
 	if (rules < 0)
 		return fail(why, errno, "cannot prepare Landlock (version %ld)", version);
-	if (SANITIZED)
-		allow_proc(rules);
+	if (allow_folders(rules, folders, why) < 0)
+		return -why->code;
+	if (SANITIZED)                  /* the leak check reads it; see above */
+		(void) allow_beneath(rules, "/proc");
+	*ret_is_on = true;
 	if (syscall(SYS_landlock_restrict_self, rules, 0) < 0)
 		return fail(why, errno, "cannot enter Landlock (version %ld)", version);
 	return 0;
@@ -242,8 +282,9 @@ static int check_descriptors(struct failure *why)
 	return r;
 }
 
-int sandbox_enter(struct failure *why)
+int sandbox_enter(const char *const *folders, bool *ret_readable, struct failure *why)
 {
+	bool has_landlock = false;
 	int r = check_descriptors(why);
 
 	if (r < 0)
@@ -252,8 +293,9 @@ int sandbox_enter(struct failure *why)
 		return fail(why, errno, "cannot give up privileges");
 	r = drop_capabilities(why);
 	if (r == 0)
-		r = deny_files(why);
-	return r == 0 ? filter_calls(why) : r;
+		r = deny_files(folders, &has_landlock, why);
+	*ret_readable = has_landlock && folders;
+	return r == 0 ? filter_calls(*ret_readable, why) : r;
 }
 
 int sandbox_check(const char *path)

@@ -9,22 +9,44 @@
 #include <systemd/sd-event.h>
 
 #include "base/failure.h"
+#include "base/negotiator-settings.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/list.h"
 #include "negotiator/payload.h"
+#include "negotiator/sources.h"
 
-#define SERVER_MAX_CLIENTS 1024u        /* in the handshake at once */
 #define SERVER_MAX_LISTENERS 64u
+#define USEC_PER_SEC UINT64_C(1000000)
+
+/* Where settings come from. */
+struct server_files {
+	char *exports;                  /* absolute paths */
+	char *config;                   /* NULL: there is none */
+	uint32_t start_timeout;         /* seconds, from the command line; 0: the file tells */
+	uint32_t handshake_timeout;
+	bool readable;                  /* still, inside the sandbox */
+};
+
+/* What STATUS= tells. */
+struct server_figures {
+	unsigned n_handshakes;
+	unsigned n_live;
+	uint64_t n_refused;
+	size_t n_exports;
+};
 
 struct server {
 	sd_event *event;
-	struct catalogue catalogue;
-	uint64_t handshake_timeout;     /* microseconds */
-	uint64_t start_timeout;
+	struct server_files files;
+	struct negotiator_settings settings;
+	struct catalogue *catalogue;    /* the newest */
 
 	struct list clients;
-	unsigned n_clients;
-	unsigned max_clients;           /* SERVER_MAX_CLIENTS, or what descriptors allow */
+	unsigned n_clients;             /* all of them are in the handshake */
+	unsigned most_descriptors;      /* RLIMIT_NOFILE */
+	struct sources sources;
+	uint64_t n_refused;             /* since the start */
+	uint64_t started;               /* CLOCK_REALTIME, microseconds */
 
 	struct payload_budget budget;
 	struct list starved;            /* clients that wait for the budget */
@@ -37,9 +59,13 @@ struct server {
 	bool big_buffers;               /* the kernel allows large socket buffers */
 	uint64_t refused_since;         /* clients turned away that the log has not told */
 	uint64_t next_log;              /* when it may be told again; CLOCK_MONOTONIC */
+
+	sd_event_source *after_events;  /* sees whether the figures have changed */
+	sd_event_source *status;        /* tells them, a moment later */
+	struct server_figures told;
 };
 
-/* Creates the links to the exports and the timers; accepts nobody yet. */
+/* Prepares what needs no settings. */
 int server_open(struct server *server, struct failure *why);
 
 /* Starts to accept from server->listeners. */
@@ -50,3 +76,25 @@ void server_close(struct server *server);
 
 /* Payload memory has been given back: who waits for it may try again. */
 void server_feed(struct server *server);
+
+/* Takes the connected socket `fd`: starts a client, or turns it away; in admission.c. */
+void server_admit(struct server *server, int fd);
+
+/* Clients that may be in the handshake at once: MaxHandshakes=, or what descriptors allow. */
+unsigned server_max_handshakes(const struct server *server);
+
+/* Reads all files, in reload.c.  On failure everything is as it was. */
+int server_read_files(struct server *server, struct failure *why);
+
+/* The same for a server that runs: tells the service manager, and logs what came of it. */
+int server_reload(struct server *server, struct failure *why);
+
+/* Keeps STATUS= true from now on, in status.c. */
+int server_watch_status(struct server *server, struct failure *why);
+struct server_figures server_figures(const struct server *server);
+void server_tell_ready(struct server *server);
+
+static inline uint64_t server_handshake_usec(const struct server *server)
+{
+	return server->settings.handshake_timeout * USEC_PER_SEC;
+}

@@ -329,6 +329,33 @@ static void write_token(struct emit *out, const struct channel_record *record)
 	emit_u64(out, record->token.token);
 }
 
+/* REFUSAL */
+
+static void read_refusal(struct bytes *in, struct channel_record *ret)
+{
+	ret->refusal.reason = take_u32(in);
+	ret->refusal.peer = take_text(in);
+	ret->refusal.sentence = take_text(in);
+}
+
+static const char *check_refusal(const struct channel_record *record)
+{
+	const struct channel_refusal *refusal = &record->refusal;
+	const char *fault;
+
+	if (refusal->reason == REASON_NONE || refusal->reason >= N_REASONS)
+		return "the reason is unknown";
+	fault = check_text(refusal->peer, CHANNEL_PEER_MAX);
+	return fault ? fault : check_text(refusal->sentence, CHANNEL_SENTENCE_MAX);
+}
+
+static void write_refusal(struct emit *out, const struct channel_record *record)
+{
+	emit_u32(out, record->refusal.reason);
+	emit_text(out, span_cut(record->refusal.peer, CHANNEL_PEER_MAX));
+	emit_text(out, span_cut(record->refusal.sentence, CHANNEL_SENTENCE_MAX));
+}
+
 static const struct row {
 	void (*read)(struct bytes *in, struct channel_record *ret);
 	const char *(*check)(const struct channel_record *record);
@@ -345,6 +372,7 @@ static const struct row {
 	[CHANNEL_RESERVE] = { read_reserve, check_reserve, write_reserve },
 	[CHANNEL_HANDOFF] = { read_token, check_nothing, write_token },
 	[CHANNEL_ABANDON] = { read_token, check_nothing, write_token },
+	[CHANNEL_REFUSAL] = { read_refusal, check_refusal, write_refusal },
 };
 
 static const struct row *row_of(unsigned type)

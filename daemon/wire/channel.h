@@ -18,6 +18,9 @@
  *                                  ← REFUSED (request of the reservation) if it came too late
  *                                  ← GONE (connection)
  *
+ * REFUSAL notes a client that the negotiator has refused by itself (no request, no answer),
+ * so that the export's log has it, too.
+ *
  * Each side treats the other as hostile: version, type, exact length, ranges, strings that
  * are UTF-8 without NUL, and descriptors only where one belongs.
  *
@@ -53,6 +56,7 @@ enum channel_type {
 	CHANNEL_RESERVE = 16,           /* negotiator to export */
 	CHANNEL_HANDOFF = 17,
 	CHANNEL_ABANDON = 18,
+	CHANNEL_REFUSAL = 19,
 };
 
 /* What the export has to offer now.  A new number whenever anything in it changes. */
@@ -119,6 +123,13 @@ struct channel_gone {
 	uint32_t reason;                /* enum reason */
 };
 
+/* A client that wanted this export, and was refused without asking it. */
+struct channel_refusal {
+	uint32_t reason;                /* enum reason, not REASON_NONE */
+	struct span peer;               /* to CHANNEL_PEER_MAX bytes */
+	struct span sentence;           /* to CHANNEL_SENTENCE_MAX bytes */
+};
+
 /* Any record, decoded.  Spans point into the bytes it was decoded from. */
 struct channel_record {
 	enum channel_type type;
@@ -131,6 +142,7 @@ struct channel_record {
 		struct channel_granted granted;
 		struct channel_token token;             /* HANDOFF, ABANDON */
 		struct channel_gone gone;
+		struct channel_refusal refusal;
 	};
 };
 

@@ -20,6 +20,8 @@ static const char *const words[] = {
 	[REASON_PEER_GONE] = "peer-gone",
 	[REASON_DISCONNECT] = "disconnect",
 	[REASON_DEVICE] = "device",
+	[REASON_KICKED] = "kicked",
+	[REASON_NO_ACCESS] = "no-access",
 };
 _Static_assert(ARRAY_LEN(words) == N_REASONS, "every reason has its word");
 

@@ -24,6 +24,8 @@ enum reason {
 	REASON_PEER_GONE = 13,          /* reset, or silent beyond the keepalive */
 	REASON_DISCONNECT = 14,         /* the client ended it: no fault */
 	REASON_DEVICE = 15,             /* the device failed or vanished */
+	REASON_KICKED = 16,             /* an administrator closed it */
+	REASON_NO_ACCESS = 17,          /* no access rule grants anything */
 	N_REASONS,
 };
 

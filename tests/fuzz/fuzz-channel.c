@@ -64,6 +64,10 @@ static void require_record(const struct channel_record *record, const uint8_t *a
 		return;
 	case CHANNEL_RESERVE:
 		return require_reserve(&record->reserve, at, len);
+	case CHANNEL_REFUSAL:
+		REQUIRE(record->refusal.reason > 0 && record->refusal.reason < N_REASONS);
+		require_text(record->refusal.peer, CHANNEL_PEER_MAX, at, len);
+		return require_text(record->refusal.sentence, CHANNEL_SENTENCE_MAX, at, len);
 	case CHANNEL_READY:
 	case CHANNEL_HANDOFF:
 	case CHANNEL_ABANDON:

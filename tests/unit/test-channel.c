@@ -36,6 +36,8 @@ static const struct good {
 	        U32(1)) },
 	{ "handoff", CHANNEL_HANDOFF, BYTES(RECORD(17, 8), U64(0x1122334455667788)) },
 	{ "abandon", CHANNEL_ABANDON, BYTES(RECORD(18, 8), U64(0x1122334455667788)) },
+	{ "refusal", CHANNEL_REFUSAL,
+	  BYTES(RECORD(19, 12), U32(4), U16(2), 'm', 'e', U16(2), 'n', 'o') },
 };
 
 /* A copy of its exact length, so that the sanitizers see a read past the end. */
@@ -235,6 +237,12 @@ static const struct change changes[] = {
 	{ "65535 contexts", CHANNEL_RESERVE, 21, 2, 65535, false },
 	{ "a context twice", CHANNEL_RESERVE, 23, 4, 1, false },
 	{ "any context", CHANNEL_RESERVE, 23, 4, UINT32_MAX, true },
+	{ "a noted refusal without reason", CHANNEL_REFUSAL, 0, 4, REASON_NONE, false },
+	{ "the last reason, noted", CHANNEL_REFUSAL, 0, 4, N_REASONS - 1, true },
+	{ "an unknown reason, noted", CHANNEL_REFUSAL, 0, 4, N_REASONS, false },
+	{ "a refused peer with a NUL", CHANNEL_REFUSAL, 6, 1, 0, false },
+	{ "a refused peer that is not UTF-8", CHANNEL_REFUSAL, 7, 1, 0xc3, false },
+	{ "a noted sentence with a NUL", CHANNEL_REFUSAL, 10, 1, 0, false },
 };
 
 TEST(values_out_of_range_are_refused)

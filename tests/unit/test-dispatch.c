@@ -31,11 +31,15 @@ struct bench {
 
 static void bench_reset(struct bench *b, enum nbd_mode mode)
 {
+	static struct access_rule anybody = { .anybody = true,
+	                                      .rights = ACCESS_READ | ACCESS_WRITE };
+	const struct access_list rules = { &anybody, 1 };
+
 	*b = (struct bench) {
 		.entries = { { .label = (char *) "db", .name = (char *) "db",
-		               .description = (char *) "" },
+		               .description = (char *) "", .rules = rules },
 		             { .label = (char *) "other", .name = (char *) "other",
-		               .description = (char *) "another one" } },
+		               .description = (char *) "another one", .rules = rules } },
 		.offer = {
 			.n_refs = 1,
 			.terms = { .number = 1, .size = 1 << 20, .flags = NBD_FLAG_HAS_FLAGS,
@@ -46,9 +50,10 @@ static void bench_reset(struct bench *b, enum nbd_mode mode)
 			              { 1, span_of("qemu:allocation-depth") } },
 		},
 	};
-	b->catalogue = (struct catalogue) { b->entries, 2, &b->entries[0] };
+	b->catalogue = (struct catalogue) { .entries = b->entries, .n = 2,
+	                                    .nameless = &b->entries[0] };
 	b->n = (struct negotiation) {
-		.catalogue = &b->catalogue, .peer = "test", .mode = mode,
+		.catalogue = &b->catalogue, .mode = mode,
 		.flags = { .fixed_newstyle = true, .no_zeroes = true },
 		.out = emit_into(b->outbox, sizeof b->outbox),
 	};
@@ -455,6 +460,69 @@ TEST(contexts_that_went_away_since_are_refused_and_forgotten)
 	CHECK_EQ("without them", ask(&b, NBD_OPT_GO, go, sizeof go), NEXT_HANDOFF);
 }
 
+/* "other" lets 192.0.2.0/24 read and nobody else anything. */
+static void restrict_other(struct bench *b, const char *peer)
+{
+	static struct access_rule reading = { .kind = PEER_IPV4, .prefix = 24,
+	                                      .address = { 192, 0, 2 }, .rights = ACCESS_READ };
+
+	b->entries[1].rules = (struct access_list) { &reading, 1 };
+	peer_parse(span_of(peer), &b->n.who);
+}
+
+TEST(whom_no_rule_lets_in_is_told_that_there_is_no_such_export)
+{
+	static const uint8_t go[] = { OTHER, U16(0) };
+	static const uint8_t meta[] = { OTHER, U32(0) };
+	static const uint8_t name[] = { 'o', 't', 'h', 'e', 'r' };
+	const struct {
+		uint32_t option;
+		const uint8_t *payload;
+		size_t len;
+	} ways[] = {
+		{ NBD_OPT_INFO, go, sizeof go },
+		{ NBD_OPT_GO, go, sizeof go },
+		{ NBD_OPT_LIST_META_CONTEXT, meta, sizeof meta },
+		{ NBD_OPT_SET_META_CONTEXT, meta, sizeof meta },
+	};
+	struct bench b;
+
+	bench_reset(&b, STRUCTURED);
+	restrict_other(&b, "198.51.100.1:1");
+	CHECK_EQ("", ask(&b, NBD_OPT_LIST, NULL, 0), NEXT_OPTION);
+	CHECK_EQ("the other one, and the end", b.n_answers, 2);
+	for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+		CHECK_EQ("", ask(&b, ways[i].option, ways[i].payload, ways[i].len), NEXT_OPTION);
+		CHECK_EQ("", last_type(&b), (uint32_t) NBD_REP_ERR_UNKNOWN);
+		CHECK_STR("as for any name", b.n.verdict.sentence, "there is no export 'other'");
+		CHECK_EQ("the log knows", b.n.verdict.reason, REASON_NO_ACCESS);
+		CHECK(b.n.verdict.denied == &b.entries[1]);
+		CHECK_EQ("it is not started", b.n_offers + b.n_reserves, 0);
+	}
+	CHECK_EQ("", ask(&b, NBD_OPT_EXPORT_NAME, name, sizeof name), NEXT_CLOSE);
+	CHECK_EQ("", b.n.verdict.reason, REASON_NO_ACCESS);
+}
+
+TEST(who_may_only_read_is_told_that_the_export_is_read_only)
+{
+	static const uint8_t go[] = { OTHER, U16(0) };
+	struct bench b;
+	struct bytes at;
+
+	bench_reset(&b, STRUCTURED);
+	b.offer.terms.minimum_block = 1;
+	b.offer.terms.flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES;
+	restrict_other(&b, "192.0.2.7:1");
+	CHECK_EQ("", ask(&b, NBD_OPT_LIST, NULL, 0), NEXT_OPTION);
+	CHECK_EQ("both, and the end", b.n_answers, 3);
+	CHECK_EQ("", ask(&b, NBD_OPT_INFO, go, sizeof go), NEXT_OPTION);
+	CHECK_EQ("", last_type(&b), NBD_REP_ACK);
+	/* The export's info stands before the acknowledgement, its flags at the end of it. */
+	at = bytes_over(b.all.at + b.all.left - 20 - 2, 2);
+	CHECK_EQ("flags", take_u16(&at),
+	         NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_DF);
+}
+
 TEST(long_lists_are_sent_in_pieces)
 {
 	static struct catalogue_entry many[300];
@@ -465,8 +533,9 @@ TEST(long_lists_are_sent_in_pieces)
 	bench_reset(&b, SIMPLE);
 	for (size_t i = 0; i < ARRAY_LEN(many); i++)
 		many[i] = (struct catalogue_entry) { .label = name, .name = name,
-		                                     .description = name };
-	b.catalogue = (struct catalogue) { many, ARRAY_LEN(many), NULL };
+		                                     .description = name,
+		                                     .rules = b.entries[0].rules };
+	b.catalogue = (struct catalogue) { .entries = many, .n = ARRAY_LEN(many) };
 	CHECK_EQ("", ask(&b, NBD_OPT_LIST, NULL, 0), NEXT_OPTION);
 	CHECK_EQ("", b.n_answers, ARRAY_LEN(many) + 1);
 	CHECK(b.n_flushes > 10);

@@ -32,6 +32,10 @@ TEST(defaults_hold_where_nothing_is_said)
 	CHECK_EQ("threads", got.threads, 1);
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_AUTO);
 	CHECK_EQ("connections", got.max_connections, 256);
+	CHECK_STR("rules", got.allow, "");
+	CHECK_EQ("connections of a source", got.max_per_source, 0);
+	CHECK_EQ("idle", got.idle_timeout, 0);
+	CHECK(!got.start_at_boot);
 	export_settings_clear(&got);
 	export_settings_clear(&got);            /* twice is once */
 	scratch_end(&s);
@@ -50,7 +54,11 @@ TEST(every_key_is_read)
 				   "Memory = 48M\n"
 				   "MaxConnections = 65535\n"
 				   "Threads = 1\n"
-				   "Engine = io_uring\n";
+				   "Engine = io_uring\n"
+				   "Allow = 10.0.0.0/8 [2001:db8::]/32:read local\n"
+				   "MaxConnectionsPerSource = 3\n"
+				   "IdleTimeout = 300\n"
+				   "StartAtBoot = yes\n";
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };
 	struct failure why = { 0 };
@@ -63,6 +71,10 @@ TEST(every_key_is_read)
 	CHECK_EQ("memory", got.memory, 48u << 20);
 	CHECK_EQ("connections", got.max_connections, 65535);
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_URING);
+	CHECK_STR("rules", got.allow, "10.0.0.0/8 [2001:db8::]/32:read local");
+	CHECK_EQ("connections of a source", got.max_per_source, 3);
+	CHECK_EQ("idle", got.idle_timeout, 300);
+	CHECK(got.start_at_boot);
 	export_settings_clear(&got);
 	scratch_end(&s);
 }
@@ -89,6 +101,14 @@ static const struct {
 	{ DEVICE "Engine=magic\n", ":3: Engine=magic: neither auto nor io_uring nor threads" },
 	{ DEVICE "Memory=64M\nThreads=2\n",
 	  ": Memory=: less than 96 MiB, what one client of each of 2 threads may need" },
+	{ DEVICE "Allow=\n", ":3: Allow=: no rule is given; leave the key out for who is on this "
+			     "machine" },
+	{ DEVICE "Allow=local 10.0.0.0/8:all\n", ":3: Allow=local 10.0.0.0/8:all: "
+	  "10.0.0.0/8:all: \"all\" is no right; write :read or :write" },
+	{ DEVICE "MaxConnectionsPerSource=65536\n",
+	  ":3: MaxConnectionsPerSource=65536: not between 0 (no limit) and 65535" },
+	{ DEVICE "IdleTimeout=5s\n", ":3: IdleTimeout=5s: not a number" },
+	{ DEVICE "StartAtBoot=maybe\n", ":3: StartAtBoot=maybe: write yes or no" },
 	{ DEVICE "Bitmaps=x\n", ":3: Bitmaps=: not a key of this section" },
 	{ DEVICE "Device=/y\n", ":3: Device= is given twice" },
 };
@@ -288,7 +308,8 @@ TEST(what_is_written_reads_back)
 		.device = (char *) "/dev/x y", .description = (char *) "[some] ;thing",
 		.read_only = true, .direct = false, .shared = true,
 		.is_default = true, .memory = 100663297, .max_connections = 1, .threads = 2,
-		.engine = EXPORT_ENGINE_THREADS,
+		.engine = EXPORT_ENGINE_THREADS, .allow = (char *) "any:read ::1",
+		.max_per_source = 7, .idle_timeout = 60, .start_at_boot = true,
 	};
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };
@@ -306,6 +327,10 @@ TEST(what_is_written_reads_back)
 	CHECK_EQ("connections", got.max_connections, 1);
 	CHECK_EQ("threads", got.threads, 2);
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_THREADS);
+	CHECK_STR("rules", got.allow, "any:read ::1");
+	CHECK_EQ("connections of a source", got.max_per_source, 7);
+	CHECK_EQ("idle", got.idle_timeout, 60);
+	CHECK(got.start_at_boot);
 	CHECK_EQ("", stat(scratch_path(&s, "web1.conf"), &st), 0);
 	CHECK_EQ("others may read it", st.st_mode & 07777, 0644);
 	export_settings_clear(&got);
@@ -364,7 +389,7 @@ TEST(what_the_format_cannot_carry_is_refused)
 
 TEST(numbers_and_labels_that_could_not_be_read_are_not_written)
 {
-	struct export_settings few = plain, small = plain, odd = plain;
+	struct export_settings few = plain, small = plain, odd = plain, loose = plain;
 	struct scratch s = scratch_start();
 	struct failure why = { 0 };
 
@@ -373,6 +398,10 @@ TEST(numbers_and_labels_that_could_not_be_read_are_not_written)
 	why.code = 0;
 	small.memory = EXPORT_MEMORY_MIN - 1;
 	CHECK(export_settings_write(s.dir, &small, &why) < 0);
+	why.code = 0;
+	loose.allow = (char *) "10.0.0.0/33";
+	CHECK(export_settings_write(s.dir, &loose, &why) < 0);
+	CHECK(strstr(why.text, "Allow=: 10.0.0.0/33: ") != NULL);
 	why.code = 0;
 	odd.label = (char *) "../x";
 	CHECK(export_settings_write(s.dir, &odd, &why) < 0);

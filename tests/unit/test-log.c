@@ -112,3 +112,51 @@ TEST(logging_leaves_errno_alone)
 	CHECK_EQ("", errno, ENOSPC);
 	capture_end(got, sizeof got);
 }
+
+TEST(an_event_has_the_level_of_its_kind)
+{
+	static const struct subject about = { .client = "a", .reason = "no-slot" };
+	char got[256];
+
+	log_start("p", LOG_WARNING);
+	capture_start();
+	log_event(EVENT_CLIENT_ADMITTED, &about, "not seen");
+	log_event(EVENT_EXPORT_FAILED, NULL, "no %s", "disk");
+	log_set_level(LOG_NOTICE);
+	log_event(EVENT_CLIENT_REFUSED, &about, "seen");
+	capture_end(got, sizeof got);
+	CHECK_STR("", got, "p: error: no disk\np: client a: seen (no-slot)\n");
+	log_set_level(LOG_INFO);
+}
+
+TEST(what_names_no_other_export_is_about_the_process_own)
+{
+	char got[256];
+
+	log_start("p", LOG_INFO);
+	log_set_export("web1");
+	capture_start();
+	log_info("x");
+	log_event(EVENT_EXPORT_STARTED, NULL, "y");
+	log_about(LOG_INFO, &(struct subject) { .export_label = "other" }, "z");
+	log_set_export(NULL);
+	capture_end(got, sizeof got);
+	CHECK_STR("", got, "p[web1]: x\np[web1]: y\np[other]: z\n");
+}
+
+TEST(every_event_has_a_name_and_an_id_of_its_own)
+{
+	CHECK(event_kind(EVENT_NONE) == NULL);
+	CHECK(event_kind(N_EVENTS) == NULL);
+	for (enum event e = EVENT_NONE + 1; e < N_EVENTS; e++) {
+		const struct event_kind *kind = event_kind(e);
+
+		CHECK(kind && kind->name && kind->id && kind->level <= LOG_INFO);
+		CHECK_EQ("", strlen(kind->id), 32);
+		CHECK_EQ("", strspn(kind->id, "0123456789abcdef"), 32);
+		for (enum event other = EVENT_NONE + 1; other < e; other++) {
+			CHECK(strcmp(event_kind(other)->name, kind->name) != 0);
+			CHECK(strcmp(event_kind(other)->id, kind->id) != 0);
+		}
+	}
+}

@@ -481,3 +481,38 @@ TEST(what_never_began_can_be_ended)
 	memory_deinit(&none);
 	CHECK(!none.base);
 }
+
+TEST(a_budget_that_grew_admits_more_clients)
+{
+	struct failure why = { 0 };
+	struct holder seven[7];
+	struct memory grown;
+
+	CHECK_EQ("", memory_init(&grown, 64 << 20, 4, 512, &why), 0);
+	for (unsigned i = 0; i < 4; i++)
+		memory_admit(&grown, &seven[i]);
+	CHECK_EQ("", memory_grow(&grown, 3), 0);
+	for (unsigned i = 4; i < 7; i++)
+		memory_admit(&grown, &seven[i]);
+	CHECK_EQ("left", grown.n_floors_free, 0);
+	for (unsigned i = 0; i < 7; i++) {
+		memset(seven[i].floor, (int) i + 1, grown.floor_size);
+		for (unsigned j = 0; j < i; j++)
+			CHECK(seven[i].floor != seven[j].floor);
+	}
+	for (unsigned i = 0; i < 7; i++) {
+		CHECK_EQ("its own", seven[i].floor[grown.floor_size - 1], i + 1);
+		memory_dismiss(&grown, &seven[i]);
+	}
+	CHECK_EQ("all", grown.n_floors_free, 7);
+	memory_deinit(&grown);
+}
+
+TEST(a_budget_says_how_many_clients_it_suffices_for)
+{
+	struct failure why = { 0 };
+
+	CHECK_EQ("", memory_suffices(64 << 20, 256, 512, &why), 0);
+	CHECK_EQ("", memory_suffices(64 << 20, 100000, 512, &why), -EINVAL);
+	CHECK(strstr(why.text, "Memory= is too small") != NULL);
+}

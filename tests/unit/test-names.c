@@ -45,7 +45,7 @@ TEST(reasons_keep_their_words)
 	static const char *const words[] = {
 		"none", "export-unknown", "export-gone", "offer-stale", "no-slot", "start-failed",
 		"start-slow", "shutdown", "protocol", "deadline", "limit", "token-unknown",
-		"stalled", "peer-gone", "disconnect", "device",
+		"stalled", "peer-gone", "disconnect", "device", "kicked", "no-access",
 	};
 
 	CHECK_EQ("", N_REASONS, ARRAY_LEN(words));

@@ -8,6 +8,8 @@
 
 #define MS (1000u * 1000u)
 
+static unsigned n_round;
+
 static const struct device without_nowait = { .nowait = false };
 
 TEST(a_device_with_nowait_goes_by_way_of_the_ring)
@@ -16,7 +18,7 @@ TEST(a_device_with_nowait_goes_by_way_of_the_ring)
 	struct promptness p;
 
 	promptness_init(&p, &dev);
-	CHECK_EQ("", promptness_begin(&p), 0);
+	CHECK_EQ("", promptness_begin(&p, n_round++), 0);
 }
 
 TEST(one_without_is_asked_in_place_as_long_as_it_is_fast)
@@ -25,12 +27,12 @@ TEST(one_without_is_asked_in_place_as_long_as_it_is_fast)
 
 	promptness_init(&p, &without_nowait);
 	for (unsigned i = 0; i < 1000; i++) {
-		uint64_t began = promptness_begin(&p);
+		uint64_t began = promptness_begin(&p, n_round++);
 
 		CHECK(began != 0);
 		promptness_took(&p, began, UINT32_MAX);         /* time enough for any length */
 	}
-	CHECK(promptness_begin(&p) != 0);
+	CHECK(promptness_begin(&p, n_round++) != 0);
 }
 
 TEST(one_answer_that_takes_a_millisecond_makes_a_pause)
@@ -39,12 +41,12 @@ TEST(one_answer_that_takes_a_millisecond_makes_a_pause)
 	uint64_t began;
 
 	promptness_init(&p, &without_nowait);
-	began = promptness_begin(&p);
+	began = promptness_begin(&p, n_round++);
 	CHECK(began != 0);
 	promptness_took(&p, began - 2 * MS, 4096);
-	CHECK_EQ("paused", promptness_begin(&p), 0);
+	CHECK_EQ("paused", promptness_begin(&p, n_round++), 0);
 	p.pause_until = 0;
-	CHECK(promptness_begin(&p) != 0);
+	CHECK(promptness_begin(&p, n_round++) != 0);
 }
 
 TEST(slow_answers_add_up_and_fast_ones_pay_them_off)
@@ -53,14 +55,31 @@ TEST(slow_answers_add_up_and_fast_ones_pay_them_off)
 
 	promptness_init(&p, &without_nowait);
 	for (unsigned i = 0; i < 100; i++) {
-		promptness_took(&p, promptness_begin(&p) - MS / 2, 4096);
+		promptness_took(&p, promptness_begin(&p, n_round++) - MS / 2, 4096);
 		for (unsigned k = 0; k < 16; k++)
-			promptness_took(&p, promptness_begin(&p), UINT32_MAX);
+			promptness_took(&p, promptness_begin(&p, n_round++), UINT32_MAX);
 	}
-	CHECK(promptness_begin(&p) != 0);
+	CHECK(promptness_begin(&p, n_round++) != 0);
 	for (unsigned i = 0; i < 8; i++)
-		promptness_took(&p, promptness_begin(&p) - MS / 2, 4096);
-	CHECK_EQ("paused", promptness_begin(&p), 0);
+		promptness_took(&p, promptness_begin(&p, n_round++) - MS / 2, 4096);
+	CHECK_EQ("paused", promptness_begin(&p, n_round++), 0);
+}
+
+TEST(a_round_has_a_limit)
+{
+	struct promptness p;
+	unsigned n = 0;
+
+	promptness_init(&p, &without_nowait);
+	for (; n < 100; n++) {
+		uint64_t began = promptness_begin(&p, 0);
+
+		if (!began)
+			break;
+		promptness_took(&p, began - MS / 10, UINT32_MAX);
+	}
+	CHECK(n > 5 && n < 20);
+	CHECK(promptness_begin(&p, 1) != 0);
 }
 
 TEST(each_pause_is_longer_until_the_device_is_fast_again)
@@ -70,11 +89,11 @@ TEST(each_pause_is_longer_until_the_device_is_fast_again)
 
 	promptness_init(&p, &without_nowait);
 	first = p.pause;
-	promptness_took(&p, promptness_begin(&p) - 2 * MS, 4096);
+	promptness_took(&p, promptness_begin(&p, n_round++) - 2 * MS, 4096);
 	second = p.pause;
 	CHECK_EQ("doubled", second, 2 * first);
 	p.pause_until = 0;
 	for (unsigned i = 0; i < 128; i++)
-		promptness_took(&p, promptness_begin(&p), UINT32_MAX);
+		promptness_took(&p, promptness_begin(&p, n_round++), UINT32_MAX);
 	CHECK_EQ("forgotten", p.pause, first);
 }

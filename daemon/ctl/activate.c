@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl/activate.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "ctl/control.h"
+#include "ctl/running.h"
+#include "ctl/units.h"
+
+#define NEGOTIATOR_SOCKET "nbd-negotiator.socket"
+
+/* A running export takes up at once what it can. */
+static int reload_running(const struct places *p, const char *label, struct failure *why)
+{
+	struct failure cause = { 0 };
+	AUTO_BUS *bus = NULL;
+	int r = running_connect(p, label, &bus, &cause);
+
+	if (r == -ENOTCONN || r == -ENOENT)
+		return 0;
+	if (r < 0)
+		*why = cause;
+	return r < 0 ? r : control_call(bus, CONTROL_EXPORT(label), "Reload", NULL,
+	                                CONTROL_PATIENCE, NULL, why);
+}
+
+static int reload_negotiator(const struct places *p, struct failure *why)
+{
+	int r = running_negotiator_reload(p, why);
+
+	return r < 0 ? r : 0;
+}
+
+/* Clients come over the negotiator's socket; it is the administrator who decides on it. */
+static void check_negotiator(const struct units *u)
+{
+	char state[32];
+
+	units_state(u, NEGOTIATOR_SOCKET, state, sizeof state);
+	if (strcmp(state, "active") != 0)
+		log_notice("nobody listens for clients yet: systemctl enable --now "
+		           NEGOTIATOR_SOCKET);
+}
+
+static int start_units(const struct units *u, const struct export_settings *s,
+                       struct failure *why)
+{
+	char unit[UNIT_NAME_SIZE];
+	int r;
+
+	units_socket_of(s->label, unit);
+	r = units_start(u, unit, why);
+	units_service_of(s->label, unit);
+	if (r == 0 && s->start_at_boot)
+		r = units_start(u, unit, why);
+	return r;
+}
+
+/* What is left to do by hand, since systemd could not be asked. */
+static int fail_left(const char *label, const struct failure *cause, struct failure *why)
+{
+	return fail_plain(why, cause->code, "%s; so nothing was started.  What is left to do: "
+	                  "systemctl daemon-reload; systemctl start nbd-export@%s.socket; "
+	                  "systemctl try-reload-or-restart nbd-negotiator.service",
+	                  cause->text, label);
+}
+
+int activate(const struct places *p, const struct export_settings *s, struct failure *why)
+{
+	struct failure cause = { 0 };
+	struct units u;
+	int r;
+
+	if (!p->of_units) {
+		r = reload_running(p, s->label, why);
+		return r < 0 ? r : reload_negotiator(p, why);
+	}
+	if (units_connect(&u, &cause) < 0)
+		return fail_left(s->label, &cause, why);
+	r = units_load(&u, why);
+	if (r == 0)
+		r = start_units(&u, s, why);
+	if (r == 0)
+		r = reload_running(p, s->label, why);
+	if (r == 0)
+		r = reload_negotiator(p, why);
+	if (r == 0)
+		check_negotiator(&u);
+	units_close(&u);
+	return r;
+}
+
+/* `u`: NULL without units.  How many could not be. */
+static size_t activate_each(const struct places *p, const struct files *files,
+                            const struct units *u)
+{
+	size_t n_failed = 0;
+
+	for (size_t i = 0; i < files->n_good; i++) {
+		struct failure why = { 0 };
+
+		if ((u && start_units(u, &files->good[i], &why) < 0) ||
+		    reload_running(p, files->good[i].label, &why) < 0) {
+			log_error("%s", why.text);
+			n_failed++;
+		}
+	}
+	return n_failed;
+}
+
+int activate_all(const struct places *p, const struct files *files, struct failure *why)
+{
+	struct units u = { .bus = NULL };
+	size_t n_failed;
+	int r = 0;
+
+	if (p->of_units) {
+		r = units_connect(&u, why);
+		if (r == 0)
+			r = units_load(&u, why);
+		if (r < 0) {
+			units_close(&u);
+			return r;
+		}
+	}
+	n_failed = activate_each(p, files, p->of_units ? &u : NULL);
+	r = reload_negotiator(p, why);
+	if (r == 0 && n_failed > 0)
+		r = fail_plain(why, EIO, "%zu export%s could not be reloaded", n_failed,
+		               n_failed == 1 ? "" : "s");
+	if (r == 0 && u.bus)
+		check_negotiator(&u);
+	units_close(&u);
+	return r;
+}
+
+static int stop_units(const struct units *u, const char *label, struct failure *why)
+{
+	char socket[UNIT_NAME_SIZE], service[UNIT_NAME_SIZE];
+	int r;
+
+	units_socket_of(label, socket);
+	units_service_of(label, service);
+	r = units_stop(u, socket, why);
+	if (r == 0)
+		r = units_stop(u, service, why);
+	units_reset_failed(u, socket);
+	units_reset_failed(u, service);
+	if (r == 0)
+		r = units_load(u, why);
+	return r;
+}
+
+/* Without units there is nobody to stop it but who started it. */
+static int check_stopped(const struct places *p, const char *label, struct failure *why)
+{
+	struct failure ignored = { 0 };
+	AUTO_BUS *bus = NULL;
+	int r = running_connect(p, label, &bus, &ignored);
+
+	if (r == 0)
+		return fail_plain(why, EBUSY, "%s still runs, until whoever started it stops it",
+		                  label);
+	return 0;
+}
+
+int deactivate(const struct places *p, const char *label, struct failure *why)
+{
+	struct failure cause = { 0 };
+	struct units u;
+	int r;
+
+	if (!p->of_units) {
+		r = reload_negotiator(p, why);
+		return r < 0 ? r : check_stopped(p, label, why);
+	}
+	if (units_connect(&u, &cause) < 0)
+		return fail_plain(why, cause.code, "%s; so nothing was stopped.  What is left to "
+		                  "do: systemctl stop nbd-export@%s.socket nbd-export@%s.service; "
+		                  "systemctl daemon-reload", cause.text, label, label);
+	r = stop_units(&u, label, why);
+	if (r == 0)
+		r = reload_negotiator(p, why);
+	units_close(&u);
+	return r;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * nbdctl clients: who is connected, to one export or to all.
+ */
+#include "ctl/verbs.h"
+
+#include <errno.h>
+
+#include "base/attr.h"
+#include "base/log.h"
+#include "ctl/catalogue.h"
+#include "ctl/command-line.h"
+#include "ctl/running.h"
+
+enum { EXPORT, CONNECTION, ADDRESS, SINCE, MODE, CONTEXTS, READ_ONLY, REQUESTS, ERRORS, READ,
+       WRITTEN, IN_FLIGHT, MEMORY };
+
+static const struct column columns[] = {
+	[EXPORT] = { "EXPORT", COLUMN_TEXT, false, "its label" },
+	[CONNECTION] = { "CONNECTION", COLUMN_NUMBER, false, "number, for nbdctl kick" },
+	[ADDRESS] = { "ADDRESS", COLUMN_TEXT, false, "where the client is" },
+	[SINCE] = { "SINCE", COLUMN_TIME, false, "when it was admitted" },
+	[MODE] = { "MODE", COLUMN_TEXT, false, "simple, structured or extended" },
+	[CONTEXTS] = { "CONTEXTS", COLUMN_LIST, false, "metadata contexts that it may ask for" },
+	[READ_ONLY] = { "READ-ONLY", COLUMN_BOOL, true, "whether it may not write" },
+	[REQUESTS] = { "REQUESTS", COLUMN_NUMBER, false, "that it has made" },
+	[ERRORS] = { "ERRORS", COLUMN_NUMBER, true, "requests that failed" },
+	[READ] = { "READ", COLUMN_SIZE, false, "bytes" },
+	[WRITTEN] = { "WRITTEN", COLUMN_SIZE, false, "bytes" },
+	[IN_FLIGHT] = { "IN-FLIGHT", COLUMN_NUMBER, false, "requests without a reply yet" },
+	[MEMORY] = { "MEMORY", COLUMN_SIZE, false, "that its requests hold" },
+};
+
+static const struct command command = {
+	.verb = "clients",
+	.arguments = "[LABEL]",
+	.about = "List the clients that are connected, of one export or of all.\n",
+	.max_words = 1,
+	.columns = columns,
+	.n_columns = ARRAY_LEN(columns),
+};
+
+static void add_client(struct table *t, const char *label, const struct running_client *c)
+{
+	table_row(t);
+	table_set_text(t, EXPORT, label);
+	table_set_number(t, CONNECTION, c->connection);
+	table_set_text(t, ADDRESS, c->peer);
+	table_set_number(t, SINCE, c->since);
+	table_set_text(t, MODE, c->mode);
+	table_set_list(t, CONTEXTS, c->contexts);
+	table_set_bool(t, READ_ONLY, c->read_only);
+	table_set_number(t, REQUESTS, c->requests);
+	table_set_number(t, ERRORS, c->errors);
+	table_set_number(t, READ, c->bytes_read);
+	table_set_number(t, WRITTEN, c->bytes_written);
+	table_set_number(t, IN_FLIGHT, c->in_flight);
+	table_set_number(t, MEMORY, c->memory);
+}
+
+/* One that does not run has no clients. */
+static int add_clients(struct table *t, const struct places *p, const char *label,
+                       struct failure *why)
+{
+	struct running_client *clients;
+	struct failure cause = { 0 };
+	AUTO_BUS *bus = NULL;
+	size_t n;
+	int r = running_connect(p, label, &bus, &cause);
+
+	if (r == -ENOTCONN)
+		return 0;
+	if (r == 0)
+		r = running_clients(bus, label, &clients, &n, &cause);
+	if (r < 0) {
+		*why = cause;
+		return r;
+	}
+	for (size_t i = 0; i < n; i++)
+		add_client(t, label, &clients[i]);
+	running_clients_free(clients, n);
+	return 0;
+}
+
+/* What one export does not tell must not hide the others.  How many did not. */
+static size_t add_each(struct table *t, const struct places *p, const struct files *files)
+{
+	size_t n_silent = 0;
+
+	for (size_t i = 0; i < files->n_good; i++) {
+		struct failure why = { 0 };
+
+		if (add_clients(t, p, files->good[i].label, &why) < 0) {
+			log_error("%s", why.text);
+			n_silent++;
+		}
+	}
+	return n_silent;
+}
+
+static int print_all(struct table *t, const struct places *p, struct failure *why)
+{
+	struct files files;
+	size_t n_silent;
+	int r = files_read(p->exports, &files, why);
+
+	if (r < 0)
+		return r;
+	n_silent = add_each(t, p, &files);
+	files_clear(&files);
+	r = table_print(t, why);
+	if (r == 0 && n_silent > 0)
+		r = fail_plain(why, EIO, "%zu export%s not told", n_silent,
+		               n_silent == 1 ? " has" : "s have");
+	return r;
+}
+
+static int clients(const void *options, struct failure *why)
+{
+	const struct verb_options *o = options;
+	struct table *t;
+	int r = table_new("clients", columns, ARRAY_LEN(columns), &o->table, &t, why);
+
+	if (r < 0)
+		return r;
+	if (o->n_words == 0) {
+		r = print_all(t, &o->places, why);
+	} else {
+		r = add_clients(t, &o->places, o->words[0], why);
+		if (r == 0)
+			r = table_print(t, why);
+	}
+	table_free(t);
+	return r;
+}
+
+int verb_clients(int argc, char **argv)
+{
+	struct verb_options o = { 0 };
+
+	return command_run(&command, argc, argv, &o, clients);
+}
