@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A store is taken into use for a device, and left.
+ *
+ * Everything that makes a bitmap lose track between two runs is found here: a store that is missing,
+ * damaged or of another device, a device that shrank or grew, writes by others, an end without
+ * leave.  Each is said once, and leaves bitmaps that say too much, never too little.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "dirty/grow.h"
+#include "dirty/trace.h"
+#include "dirty/tracker-state.h"
+
+static struct catalogue *draft_of(const struct tracker *tracker)
+{
+	struct catalogue *draft = malloc(sizeof *draft);
+
+	if (draft)
+		*draft = tracker->store.catalogue;
+	return draft;
+}
+
+/* Files */
+
+static int lock_file(int fd, const char *path, struct failure *why)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	return errno == EWOULDBLOCK ?
+	       fail_plain(why, EBUSY, "%s: another process keeps bitmaps in it", path) :
+	       fail(why, errno, "%s: cannot be locked", path);
+}
+
+/* -ENOENT, without a sentence, when there is none. */
+static int open_file(const char *path, struct file_medium *medium, struct failure *why)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK), r;
+	struct stat st;
+
+	if (fd < 0)
+		return errno == ENOENT ? -ENOENT : fail(why, errno, "%s: cannot open the store of bitmaps",
+		                                        path);
+	r = lock_file(fd, path, why);
+	if (r == 0 && fstat(fd, &st) < 0)
+		r = fail(why, errno, "%s", path);
+	if (r == 0 && !S_ISREG(st.st_mode))
+		r = fail_plain(why, EINVAL, "%s: a store of bitmaps is a regular file", path);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	file_medium_init(medium, fd);
+	return 0;
+}
+
+/* What is in a damaged or strange file may be wanted to find out why. */
+static int put_aside(const char *path, struct failure *why)
+{
+	char aside[4096];
+
+	(void) snprintf(aside, sizeof aside, "%s.bad", path);
+	if (rename(path, aside) < 0)
+		return fail(why, errno, "%s: cannot be put aside", path);
+	return 0;
+}
+
+/* Memory for a store that is open */
+
+static int adopt(struct tracker *tracker, struct failure *why)
+{
+	const struct store_geometry *geometry = &tracker->store.geometry;
+	size_t n = geometry->arm_limit;
+	int r;
+
+	r = regions_init(&tracker->regions, tracker->settings.size, geometry->region_shift,
+	                 geometry->arm_limit, why);
+	if (r < 0)
+		return r;
+	tracker->list = calloc(n, sizeof *tracker->list);
+	tracker->wanted = calloc(n, sizeof *tracker->wanted);
+	tracker->victims = calloc(n, sizeof *tracker->victims);
+	if (!tracker->list || !tracker->wanted || !tracker->victims)
+		return fail(why, ENOMEM, "%s", tracker->path);
+	pthread_mutex_lock(&tracker->lock);
+	tracker->granule_shift = geometry->granule_shift;
+	tracker->settings.region_shift = geometry->region_shift;
+	tracker->settings.arm_limit = geometry->arm_limit;
+	tracker->has_store = true;
+	pthread_mutex_unlock(&tracker->lock);
+	return 0;
+}
+
+/* What a bitmap has lost */
+
+static bool records(const struct bitmap_entry *entry)
+{
+	return entry->follows || entry->watches;
+}
+
+static void lose_track(struct bitmap_entry *entry, enum bitmap_state state, const char *reason)
+{
+	if (entry->state == BITMAP_GAP || entry->state == BITMAP_LOST)
+		return;
+	entry->state = state;
+	entry->state_since = tracker_real_time();
+	entry->follows = entry->follows || entry->watches;
+	entry->watches = false;
+	(void) snprintf(entry->reason, sizeof entry->reason, "%s", reason);
+}
+
+static void lose_all(struct tracker *tracker, struct catalogue *draft, const char *reason)
+{
+	struct subject about = { .bytes = tracker->settings.size };
+
+	for (unsigned i = 0; i < draft->n_bitmaps; i++)
+		lose_track(&draft->bitmaps[i], BITMAP_LOST, reason);
+	if (draft->n_bitmaps > 0)
+		log_event(EVENT_BITMAP_LOST, &about, "%s: %s: all of the device counts as changed in its "
+		          "%u bitmaps, until they are cleared", tracker->path, reason, draft->n_bitmaps);
+}
+
+static void check_device(struct tracker *tracker, struct catalogue *draft)
+{
+	const struct tracker_settings *settings = &tracker->settings;
+
+	if (strcmp(draft->identity, settings->identity) != 0)
+		lose_all(tracker, draft, "the store was kept for another device");
+	else if (settings->size < draft->device_size)
+		lose_all(tracker, draft, "the device has shrunk");
+	(void) snprintf(draft->identity, sizeof draft->identity, "%s", settings->identity);
+	draft->device_size = settings->size;
+}
+
+static void check_foreign_writes(struct tracker *tracker, struct catalogue *draft)
+{
+	struct subject about = { 0 };
+	struct device_trace now;
+	char reason[BITMAP_REASON_MAX + 1];
+	uint64_t sectors;
+
+	trace_take(tracker->settings.device_fd, &now);
+	sectors = trace_compare(&draft->trace, &now);
+	if (sectors == 0)
+		return;
+	if (sectors == UINT64_MAX)
+		(void) snprintf(reason, sizeof reason, "something was written by others since it was left");
+	else
+		(void) snprintf(reason, sizeof reason, "%" PRIu64 " sectors were written by others since "
+		                "it was left", sectors);
+	about.sectors = sectors == UINT64_MAX ? 0 : sectors;
+	for (unsigned i = 0; i < draft->n_bitmaps; i++) {
+		about.bitmap = draft->bitmaps[i].name;
+		if (!records(&draft->bitmaps[i]))
+			continue;
+		lose_track(&draft->bitmaps[i], BITMAP_GAP, reason);
+		log_event(EVENT_BITMAP_GAP, &about, "bitmap %s: %s (%s): all of the device counts as "
+		          "changed, until it is cleared", about.bitmap, reason, tracker->settings.device);
+	}
+}
+
+static void tell_recovery(struct tracker *tracker, const struct store_recovery *found,
+                          struct catalogue *draft)
+{
+	struct subject about = { .bytes = found->over_reported };
+	char size[32];
+
+	if (found->n_torn_pages > 0)
+		log_event(EVENT_BITMAP_LOST, NULL, "%s: %u pages are damaged: all that they were about "
+		          "counts as changed", tracker->path, found->n_torn_pages);
+	if (!found->unclean)
+		return;
+	draft->unclean_ends++;
+	draft->over_reported = found->over_reported;
+	format_size(found->over_reported, size, sizeof size);
+	if (draft->recording != NO_AREA)
+		log_event(EVENT_BITMAP_RECOVERED, &about, "the last run did not end as it should: what it "
+		          "may have been writing (%u regions) counts as changed, %s more than is known",
+		          found->n_armed, size);
+}
+
+/* Bitmap=: they must exist; what happened before they did is not known. */
+
+static int record_into_new(struct tracker *tracker, struct catalogue *draft, struct failure *why)
+{
+	uint32_t area = catalogue_free_area(draft);
+	int r;
+
+	if (draft->recording != NO_AREA)
+		return 0;
+	if (area == NO_AREA)
+		return fail_plain(why, ENOSPC, "%s: no room for another stretch of time", tracker->path);
+	r = store_prepare_area(&tracker->store, area, why);
+	if (r < 0)
+		return r;
+	tracker->store.deltas[area] = delta_new(draft->next_id, area, tracker->store.n_granules);
+	if (!tracker->store.deltas[area])
+		return fail(why, ENOMEM, "%s", tracker->path);
+	draft->deltas[area].id = draft->next_id++;
+	draft->recording = area;
+	return 0;
+}
+
+static int add_missing(struct tracker *tracker, struct catalogue *draft, bool fresh,
+                       struct failure *why)
+{
+	const char *const *names = tracker->settings.names;
+
+	for (unsigned i = 0; names && names[i] && !tracker->settings.read_only; i++) {
+		struct subject about = { .bitmap = names[i], .bytes = tracker->settings.size };
+		struct bitmap_entry *entry;
+		int r;
+
+		if (catalogue_find(draft, names[i]))
+			continue;
+		if (draft->n_bitmaps == BITMAPS_MAX)
+			return fail_plain(why, ENOSPC, "%s: more than %u bitmaps", tracker->path, BITMAPS_MAX);
+		r = record_into_new(tracker, draft, why);
+		if (r < 0)
+			return r;
+		entry = &draft->bitmaps[draft->n_bitmaps++];
+		*entry = (struct bitmap_entry) { .created = tracker_real_time(), .follows = true };
+		(void) snprintf(entry->name, sizeof entry->name, "%s", names[i]);
+		lose_track(entry, fresh ? BITMAP_LOST : BITMAP_GAP, fresh ?
+		           "there was no store of bitmaps" : "it was not recorded until now");
+		log_event(fresh ? EVENT_BITMAP_LOST : EVENT_BITMAP_GAP, &about, "bitmap %s: %s: all of the "
+		          "device counts as changed, until it is cleared", names[i], entry->reason);
+	}
+	return 0;
+}
+
+/* Into use */
+
+/* What recovery found goes to the medium, and then nothing is armed. */
+static int settle(struct tracker *tracker, struct failure *why)
+{
+	uint32_t area = tracker->store.catalogue.recording;
+	int r;
+
+	if (area == NO_AREA)
+		return 0;
+	atomic_store(&tracker->recording, tracker->store.deltas[area]);
+	r = recorder_write_back(tracker, why);
+	if (r == 0)
+		r = recorder_forget_armed(tracker, why);
+	if (tracker->settings.read_only)
+		atomic_store(&tracker->recording, NULL);
+	return r;
+}
+
+/* How many of the armed regions are on the device, which may have shrunk. */
+static uint32_t n_within(const struct tracker *tracker, const struct store_recovery *found)
+{
+	uint32_t n = found->n_armed;
+
+	while (n > 0 && found->regions[n - 1] >= tracker->regions.n)
+		n--;
+	return n;
+}
+
+static int take_into_use(struct tracker *tracker, const struct store_recovery *found, bool fresh,
+                         struct failure *why)
+{
+	struct catalogue *draft = draft_of(tracker);
+	int r;
+
+	if (!draft)
+		return fail(why, ENOMEM, "%s", tracker->path);
+	tell_recovery(tracker, found, draft);
+	check_device(tracker, draft);
+	if (!found->unclean && !fresh)
+		check_foreign_writes(tracker, draft);
+	r = add_missing(tracker, draft, fresh, why);
+	draft->attached = true;
+	draft->attached_at = tracker_real_time();
+	if (r == 0)
+		regions_set_armed(&tracker->regions, found->regions, n_within(tracker, found));
+	if (r == 0)
+		r = store_commit(&tracker->store, draft, why);
+	if (r == 0)
+		r = settle(tracker, why);
+	free(draft);
+	bitmaps_publish(tracker);
+	return r;
+}
+
+static int make_file(struct tracker *tracker, unsigned granule_shift, struct failure *why)
+{
+	const struct store_geometry geometry = {
+		.granule_shift = granule_shift, .region_shift = tracker->settings.region_shift,
+		.arm_limit = tracker->settings.arm_limit, .size = tracker->settings.size,
+	};
+	int r = store_file_make(tracker->path, &geometry, tracker->settings.identity, why);
+
+	if (r < 0)
+		return r;
+	r = open_file(tracker->path, &tracker->medium, why);
+	return r == -ENOENT ? fail(why, ENOENT, "%s", tracker->path) : r;
+}
+
+static int open_store(struct tracker *tracker, struct store_recovery *found, struct failure *why)
+{
+	int r = store_open(&tracker->store, &tracker->medium.medium, found, why);
+
+	if (r < 0) {
+		file_medium_close(&tracker->medium);
+		return r == -EBADMSG ? r : fail_while(why, "%s", tracker->path);
+	}
+	r = adopt(tracker, why);
+	if (r < 0 && !tracker->has_store) {
+		store_close(&tracker->store);
+		file_medium_close(&tracker->medium);
+	}
+	return r;
+}
+
+int tracker_make_store(struct tracker *tracker, unsigned granule_shift, struct failure *why)
+{
+	struct store_recovery found = { 0 };
+	int r = make_file(tracker, granule_shift, why);
+
+	if (r == 0)
+		r = open_store(tracker, &found, why);
+	if (r == 0)
+		r = take_into_use(tracker, &found, true, why);
+	if (r == 0)
+		log_event(EVENT_BITMAP_STORE_MADE, NULL, "bitmaps are kept in %s", tracker->path);
+	return r;
+}
+
+static bool wants_bitmaps(const struct tracker *tracker)
+{
+	const struct tracker_settings *settings = &tracker->settings;
+
+	return settings->names && settings->names[0] && !settings->read_only;
+}
+
+/* A store that cannot be read at all is as good as none. */
+static int begin_anew(struct tracker *tracker, const struct failure *cause, struct failure *why)
+{
+	int r;
+
+	log_event(EVENT_BITMAP_LOST, NULL, "%s: %s; it is put aside as %s.bad, and its bitmaps are lost",
+	          tracker->path, cause->text, tracker->path);
+	*why = (struct failure) { 0 };
+	r = put_aside(tracker->path, why);
+	return r == 0 && wants_bitmaps(tracker) ?
+	       tracker_make_store(tracker, tracker->settings.granule_shift, why) : r;
+}
+
+/* A device that is larger than its store was made for gets a larger one. */
+static int grow_if_needed(struct tracker *tracker, struct failure *why)
+{
+	bool grew = false;
+	int r = store_grow(tracker->path, &tracker->medium.medium, tracker->settings.size, &grew, why);
+	char size[32];
+
+	file_medium_close(&tracker->medium);    /* and its lock goes: the new file is another one */
+	format_size(tracker->settings.size, size, sizeof size);
+	if (grew)
+		log_event(EVENT_BITMAP_GROWN, NULL, "the device has grown to %s: what is new counts as "
+		          "changed in all bitmaps", size);
+	return r;
+}
+
+int tracker_attach(struct tracker *tracker, struct failure *why)
+{
+	struct store_recovery found = { 0 };
+	int r = open_file(tracker->path, &tracker->medium, why);
+
+	if (r == -ENOENT)
+		return wants_bitmaps(tracker) ?
+		       tracker_make_store(tracker, tracker->settings.granule_shift, why) : 0;
+	if (r == -EACCES && !wants_bitmaps(tracker)) {
+		log_notice("%s; no bitmaps are kept", why->text);
+		*why = (struct failure) { 0 };
+		return 0;
+	}
+	if (r == 0)
+		r = grow_if_needed(tracker, why);
+	if (r == 0)
+		r = open_file(tracker->path, &tracker->medium, why);
+	if (r == 0)
+		r = open_store(tracker, &found, why);
+	if (r == -EBADMSG) {
+		struct failure cause = *why;
+
+		return begin_anew(tracker, &cause, why);
+	}
+	if (r == 0)
+		r = take_into_use(tracker, &found, false, why);
+	free(found.regions);
+	return r;
+}
+
+void tracker_detach(struct tracker *tracker)
+{
+	struct failure why = { 0 };
+	struct catalogue *draft;
+	int r;
+
+	if (!tracker->has_store || tracker->unusable)
+		return;
+	draft = draft_of(tracker);
+	r = draft ? recorder_write_back(tracker, &why) : fail(&why, ENOMEM, "%s", tracker->path);
+	if (r == 0)
+		r = recorder_forget_armed(tracker, &why);
+	if (r == 0) {
+		draft->attached = false;
+		trace_take(tracker->settings.device_fd, &draft->trace);
+		r = store_commit(&tracker->store, draft, &why);
+	}
+	if (r < 0)
+		log_event(EVENT_BITMAP_STORE_FAILING, NULL, "%s: %s; what may have been written since "
+		          "counts as changed at the next start", tracker->path, why.text);
+	free(draft);
+}

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Edits: each makes a new catalogue out of the old one, and makes it durable in one step.
+ *
+ * What begins or ends a stretch of time needs a cut: changes stop, those under way finish, the
+ * device is flushed, and the recording delta gives way to a new one while nothing is under way.
+ * Without that flush, what was acknowledged before the cut could be undone by a power cut
+ * and be clean after it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "dirty/tracker-state.h"
+
+#define HOLD_SECONDS 10u
+#define AREAS_BEFORE_MERGING 8u
+
+/* One edit on its way. */
+struct work {
+	struct tracker *tracker;
+	struct edit *edit;
+	struct catalogue *draft;
+	struct delta *fresh;            /* recording from the cut on; NULL: the same as before */
+	bool gate_closed;               /* by us */
+};
+
+struct edit_rule {
+	bool makes;                     /* the name must be free; else it must be there */
+	bool changes;                   /* not while somebody has selected it */
+	bool cuts;
+	int (*apply)(struct work *work, struct bitmap_entry *entry);    /* NULL entry: see `makes` */
+};
+
+static int refuse(struct work *work, int code, const char *sentence)
+{
+	return fail_plain(&work->edit->why, code, "%s: %s", work->edit->name, sentence);
+}
+
+static void set_state(struct bitmap_entry *entry, enum bitmap_state state, const char *reason)
+{
+	entry->state = state;
+	entry->state_since = tracker_real_time();
+	(void) snprintf(entry->reason, sizeof entry->reason, "%s", reason);
+}
+
+/* What each does */
+
+static int make_entry(struct work *work, struct bitmap_entry **ret)
+{
+	struct catalogue *draft = work->draft;
+	struct bitmap_entry *entry;
+
+	if (draft->n_bitmaps == BITMAPS_MAX)
+		return refuse(work, ENOSPC, "an export has at most 60 bitmaps; remove one");
+	entry = &draft->bitmaps[draft->n_bitmaps++];
+	*entry = (struct bitmap_entry) { .created = tracker_real_time() };
+	(void) snprintf(entry->name, sizeof entry->name, "%s", work->edit->name);
+	*ret = entry;
+	return 0;
+}
+
+static int apply_add(struct work *work, struct bitmap_entry *entry)
+{
+	bool disabled = work->edit->disabled;
+	int r = make_entry(work, &entry);
+
+	if (r < 0)
+		return r;
+	entry->checkpoint = work->edit->kind == EDIT_CHECKPOINT;
+	entry->follows = !disabled;
+	entry->watches = disabled;
+	set_state(entry, disabled ? BITMAP_DISABLED : BITMAP_RECORDING, "");
+	return 0;
+}
+
+static int apply_clear(struct work *work, struct bitmap_entry *entry)
+{
+	bool disabled = entry->state == BITMAP_DISABLED;
+
+	if (entry->checkpoint)
+		return refuse(work, EPERM, "a checkpoint is not cleared; make a new one, and delete this");
+	if (entry->state == BITMAP_FROZEN)
+		return refuse(work, EPERM, "it is frozen: it never changes");
+	entry->shows = entry->missed = (struct area_set) { 0 };
+	entry->follows = !disabled;
+	entry->watches = disabled;
+	set_state(entry, disabled ? BITMAP_DISABLED : BITMAP_RECORDING, "");
+	return 0;
+}
+
+static int apply_disable(struct work *work, struct bitmap_entry *entry)
+{
+	if (entry->state != BITMAP_RECORDING)
+		return refuse(work, EINVAL, "it does not record");
+	entry->follows = false;
+	entry->watches = true;
+	set_state(entry, BITMAP_DISABLED, "");
+	return 0;
+}
+
+static bool all_empty(const struct work *work, const struct area_set *areas)
+{
+	for (uint32_t area = 0; area < AREAS_MAX; area++)
+		if (area_in(areas, area) && !delta_is_empty(work->tracker->store.deltas[area]))
+			return false;
+	return true;
+}
+
+static int apply_enable(struct work *work, struct bitmap_entry *entry)
+{
+	if (entry->state != BITMAP_DISABLED)
+		return refuse(work, EINVAL, "it is not disabled");
+	if (all_empty(work, &entry->missed))
+		set_state(entry, BITMAP_RECORDING, "");
+	else
+		set_state(entry, BITMAP_GAP, "something was written while it was disabled");
+	entry->follows = true;
+	entry->watches = false;
+	entry->missed = (struct area_set) { 0 };
+	return 0;
+}
+
+static int apply_remove(struct work *work, struct bitmap_entry *entry)
+{
+	struct catalogue *draft = work->draft;
+	size_t n_after = (size_t) (&draft->bitmaps[draft->n_bitmaps] - entry - 1);
+
+	memmove(entry, entry + 1, n_after * sizeof *entry);
+	draft->n_bitmaps--;
+	return 0;
+}
+
+static int check_name(struct work *work, const char *name);
+
+static int apply_rename(struct work *work, struct bitmap_entry *entry)
+{
+	const char *other = work->edit->other;
+	int r = check_name(work, other);
+
+	if (r < 0)
+		return r;
+	if (catalogue_find(work->draft, other))
+		return fail_plain(&work->edit->why, EEXIST, "%s: there is a bitmap of that name", other);
+	(void) snprintf(entry->name, sizeof entry->name, "%s", other);
+	return 0;
+}
+
+static struct bitmap_entry *find_source(struct work *work, unsigned i)
+{
+	const char *name = work->edit->sources[i];
+	struct bitmap_entry *source = catalogue_find(work->draft, name);
+
+	if (!source)
+		(void) fail_plain(&work->edit->why, ENOENT, "%s: there is no such bitmap", name);
+	return source;
+}
+
+static bool shows_everything(const struct bitmap_entry *entry)
+{
+	return entry->state == BITMAP_GAP || entry->state == BITMAP_LOST;
+}
+
+static int merge_one(struct work *work, struct bitmap_entry *entry,
+                     const struct bitmap_entry *source)
+{
+	char reason[BITMAP_REASON_MAX + 1];
+
+	for (size_t i = 0; i < sizeof entry->shows.bits / sizeof *entry->shows.bits; i++)
+		entry->shows.bits[i] |= source->shows.bits[i];
+	if (shows_everything(entry) || (!shows_everything(source) &&
+	    (source->state != BITMAP_DISABLED || all_empty(work, &source->missed))))
+		return 0;
+	(void) snprintf(reason, sizeof reason, "merged with one that had lost track (%.80s)",
+	                source->name);
+	set_state(entry, BITMAP_GAP, reason);
+	if (entry->watches)
+		entry->follows = true;
+	entry->watches = false;
+	entry->missed = (struct area_set) { 0 };
+	return 0;
+}
+
+static int apply_merge(struct work *work, struct bitmap_entry *entry)
+{
+	int r = 0;
+
+	if (entry->checkpoint || entry->state == BITMAP_FROZEN)
+		return refuse(work, EPERM, "a checkpoint or a frozen bitmap takes nothing in");
+	for (unsigned i = 0; i < work->edit->n_sources && r == 0; i++) {
+		const struct bitmap_entry *source = find_source(work, i);
+
+		r = source ? merge_one(work, entry, source) : -work->edit->why.code;
+	}
+	return r;
+}
+
+/* A newer checkpoint's deltas are a part of an older one's, since nothing is ever merged into either. */
+static int subtract(struct work *work, struct area_set *areas, const struct bitmap_entry *newer)
+{
+	for (size_t i = 0; i < sizeof areas->bits / sizeof *areas->bits; i++) {
+		if (newer->shows.bits[i] & ~areas->bits[i])
+			return refuse(work, EINVAL, "the second checkpoint is older than the first");
+		areas->bits[i] &= ~newer->shows.bits[i];
+	}
+	return 0;
+}
+
+static int apply_delta(struct work *work, struct bitmap_entry *entry)
+{
+	struct bitmap_entry *from = find_source(work, 0), *to = NULL;
+	struct area_set areas;
+	int r = 0;
+
+	if (!from || (work->edit->n_sources > 1 && !(to = find_source(work, 1))))
+		return -work->edit->why.code;
+	if (!from->checkpoint || (to && !to->checkpoint))
+		return refuse(work, EINVAL, "a delta is taken between checkpoints");
+	if (shows_everything(from) || (to && shows_everything(to)))
+		return refuse(work, EINVAL, "one of the checkpoints has lost track: make a new one");
+	areas = from->shows;
+	if (to)
+		r = subtract(work, &areas, to);
+	if (r == 0)
+		r = make_entry(work, &entry);
+	if (r < 0)
+		return r;
+	entry->shows = areas;
+	set_state(entry, BITMAP_FROZEN, "");
+	return 0;
+}
+
+static const struct edit_rule rules[] = {
+	[EDIT_ADD] = { .makes = true, .cuts = true, .apply = apply_add },
+	[EDIT_CHECKPOINT] = { .makes = true, .cuts = true, .apply = apply_add },
+	[EDIT_CLEAR] = { .changes = true, .cuts = true, .apply = apply_clear },
+	[EDIT_ENABLE] = { .changes = true, .cuts = true, .apply = apply_enable },
+	[EDIT_DISABLE] = { .changes = true, .cuts = true, .apply = apply_disable },
+	[EDIT_REMOVE] = { .changes = true, .apply = apply_remove },
+	[EDIT_RENAME] = { .changes = true, .apply = apply_rename },
+	[EDIT_MERGE] = { .changes = true, .cuts = true, .apply = apply_merge },
+	[EDIT_DELTA] = { .makes = true, .cuts = true, .apply = apply_delta },
+};
+
+/* Checks */
+
+static int check_name(struct work *work, const char *name)
+{
+	size_t len = strlen(name);
+	bool plain = len > 0 && is_utf8((struct span) { (const uint8_t *) name, len });
+
+	for (const char *at = name; plain && *at; at++)
+		plain = (unsigned char) *at > ' ' && *at != 0x7f;
+	if (plain)
+		return 0;
+	return fail_plain(&work->edit->why, EINVAL, "\"%s\": a name is 1 to %u bytes of UTF-8 without "
+	                  "blanks and control characters", name, BITMAP_NAME_MAX);
+}
+
+static int check_granularity(struct work *work)
+{
+	uint32_t wanted = work->edit->granularity;
+	unsigned shift = work->tracker->granule_shift;
+
+	if (!wanted || !work->tracker->has_store || wanted == 1u << shift)
+		return 0;
+	return fail_plain(&work->edit->why, EINVAL, "%s: this export's bitmaps have a granularity of %u "
+	                  "KiB, all of them", work->edit->name, (1u << shift) >> 10);
+}
+
+static int check(struct work *work, const struct edit_rule *rule, struct bitmap_entry **ret)
+{
+	const struct tracker *tracker = work->tracker;
+	const struct edit *edit = work->edit;
+	int r = check_name(work, edit->name);
+
+	if (r < 0)
+		return r;
+	*ret = tracker->has_store ? catalogue_find(work->draft, edit->name) : NULL;
+	if (rule->makes && *ret)
+		return refuse(work, EEXIST, "there is a bitmap of that name");
+	if (!rule->makes && !*ret)
+		return refuse(work, ENOENT, "there is no such bitmap");
+	if (tracker->unusable)
+		return refuse(work, EIO, "the store of bitmaps failed; restart the export");
+	if (edit->held && !tracker->held)
+		return refuse(work, ETIMEDOUT, "changes are not held any more");
+	if (tracker->settings.read_only && edit->kind != EDIT_DELTA && rule->makes)
+		return refuse(work, EROFS, "a read-only export has nothing to record");
+	r = check_granularity(work);
+	if (r == 0 && rule->changes && bitmaps_lock(work->tracker, edit->name, edit->force) < 0)
+		return refuse(work, EBUSY, "clients have selected it");
+	return r;
+}
+
+/* The cut */
+
+static int flush(struct work *work)
+{
+	const struct tracker_settings *settings = &work->tracker->settings;
+	int r = settings->flush(settings->userdata);
+
+	return r == 0 ? 0 : fail(&work->edit->why, -r, "%s: the device could not be flushed",
+	                         work->edit->name);
+}
+
+/* Everything is written that can be beforehand, so that changes stop for a short time. */
+static int stop_changes(struct work *work)
+{
+	int r = flush(work);
+
+	if (r == 0)
+		r = recorder_write_back(work->tracker, &work->edit->why);
+	if (r < 0)
+		return r;
+	r = tracker_close_gate(work->tracker);
+	if (r < 0)
+		return fail(&work->edit->why, -r, "%s: writes that are under way did not end",
+		            work->edit->name);
+	work->gate_closed = true;
+	return flush(work);
+}
+
+/* What recorded until now is a part of whatever it recorded for. */
+static void freeze(struct catalogue *draft, uint32_t area)
+{
+	for (unsigned i = 0; i < draft->n_bitmaps; i++) {
+		struct bitmap_entry *entry = &draft->bitmaps[i];
+
+		if (entry->follows)
+			area_put(&entry->shows, area);
+		if (entry->watches)
+			area_put(&entry->missed, area);
+	}
+}
+
+static int begin_delta(struct work *work)
+{
+	struct tracker *tracker = work->tracker;
+	struct catalogue *draft = work->draft;
+	uint32_t area = catalogue_free_area(draft);
+	int r;
+
+	if (area == NO_AREA)
+		return refuse(work, ENOSPC, "there is no room for one more stretch of time in the store");
+	r = store_prepare_area(&tracker->store, area, &work->edit->why);
+	if (r < 0)
+		return r;
+	work->fresh = delta_new(draft->next_id, area, tracker->store.n_granules);
+	if (!work->fresh)
+		return fail(&work->edit->why, ENOMEM, "%s", work->edit->name);
+	draft->deltas[area].id = draft->next_id++;
+	draft->recording = area;
+	return 0;
+}
+
+static int cut(struct work *work)
+{
+	struct tracker *tracker = work->tracker;
+	uint32_t area = work->draft->recording;
+	struct delta *old = area == NO_AREA ? NULL : tracker->store.deltas[area];
+	int r = tracker->held ? 0 : stop_changes(work);
+
+	if (r < 0)
+		return r;
+	if (old && delta_is_empty(old))
+		return 0;               /* nothing has changed since the last cut */
+	r = recorder_write_back(tracker, &work->edit->why);
+	if (r < 0)
+		return r;
+	if (old)
+		freeze(work->draft, old->area);
+	return begin_delta(work);
+}
+
+/* Carrying out */
+
+/* Nobody records any more: nothing is armed for it either.  The gate is closed. */
+static bool nobody_records(const struct catalogue *draft)
+{
+	for (unsigned i = 0; i < draft->n_bitmaps; i++)
+		if (draft->bitmaps[i].follows || draft->bitmaps[i].watches)
+			return false;
+	return true;
+}
+
+static void forget_areas(struct tracker *tracker, const struct area_set *areas)
+{
+	for (uint32_t area = 0; area < AREAS_MAX; area++) {
+		if (!area_in(areas, area))
+			continue;
+		delta_unref(tracker->store.deltas[area]);
+		tracker->store.deltas[area] = NULL;
+	}
+	store_clear_areas(&tracker->store, areas);
+}
+
+/* The catalogue is on the medium: memory follows. */
+static void install(struct work *work)
+{
+	struct tracker *tracker = work->tracker;
+	uint32_t area = work->draft->recording;
+
+	if (work->fresh)
+		tracker->store.deltas[work->fresh->area] = work->fresh;
+	work->fresh = NULL;
+	if (!tracker->settings.read_only)
+		atomic_store(&tracker->recording, area == NO_AREA ? NULL : tracker->store.deltas[area]);
+}
+
+/* A stop of recording needs the gate, since threads use the delta that goes. */
+static int end_recording(struct work *work)
+{
+	int r;
+
+	if (!nobody_records(work->draft) || work->draft->recording == NO_AREA)
+		return 0;
+	if (!work->gate_closed && !work->tracker->held) {
+		r = tracker_close_gate(work->tracker);
+		if (r < 0)
+			return fail(&work->edit->why, -r, "%s: writes that are under way did not end",
+			            work->edit->name);
+		work->gate_closed = true;
+	}
+	work->draft->recording = NO_AREA;
+	return 0;
+}
+
+static int commit(struct work *work)
+{
+	struct tracker *tracker = work->tracker;
+	struct failure unsaid = { 0 };
+	struct area_set unused;
+	int r = end_recording(work);
+
+	if (r < 0)
+		return r;
+	unused = catalogue_sweep(work->draft);
+	r = store_commit(&tracker->store, work->draft, &work->edit->why);
+	if (r < 0) {
+		if (r == -EIO)
+			tracker->unusable = true;
+		return r;
+	}
+	if (work->fresh && area_in(&unused, work->fresh->area)) {
+		delta_unref(work->fresh);
+		work->fresh = NULL;
+	}
+	install(work);
+	if (work->draft->recording == NO_AREA)
+		(void) recorder_forget_armed(tracker, &unsaid);         /* of no use to anybody */
+	bitmaps_publish(tracker);
+	forget_areas(tracker, &unused);
+	return 0;
+}
+
+/* Two frozen deltas that all bitmaps have or have not alike are one. */
+static bool are_alike(const struct catalogue *catalogue, uint32_t a, uint32_t b)
+{
+	for (unsigned i = 0; i < catalogue->n_bitmaps; i++) {
+		const struct bitmap_entry *entry = &catalogue->bitmaps[i];
+
+		if (area_in(&entry->shows, a) != area_in(&entry->shows, b) ||
+		    area_in(&entry->missed, a) != area_in(&entry->missed, b))
+			return false;
+	}
+	return true;
+}
+
+static bool find_alike(const struct catalogue *catalogue, uint32_t *ret_a, uint32_t *ret_b)
+{
+	unsigned n_used = 0;
+
+	for (uint32_t area = 0; area < AREAS_MAX; area++)
+		n_used += catalogue->deltas[area].id != 0;
+	if (n_used < AREAS_BEFORE_MERGING)
+		return false;
+	for (uint32_t a = 0; a < AREAS_MAX; a++)
+		for (uint32_t b = a + 1; b < AREAS_MAX; b++)
+			if (catalogue->deltas[a].id && catalogue->deltas[b].id &&
+			    a != catalogue->recording && b != catalogue->recording &&
+			    are_alike(catalogue, a, b)) {
+				*ret_a = a;
+				*ret_b = b;
+				return true;
+			}
+	return false;
+}
+
+static int write_whole(struct work *work, struct delta *delta)
+{
+	struct tracker *tracker = work->tracker;
+	int r = 0;
+
+	for (uint32_t page = 0; page < delta->n_pages && r == 0; page++)
+		if (delta_take_ahead(delta, page))
+			r = store_write_pages(&tracker->store, delta, &page, 1, &work->edit->why);
+	return r == 0 ? store_sync(&tracker->store, &work->edit->why) : r;
+}
+
+static void replace(struct catalogue *draft, uint32_t a, uint32_t b, uint32_t by)
+{
+	for (unsigned i = 0; i < draft->n_bitmaps; i++) {
+		struct area_set *sets[] = { &draft->bitmaps[i].shows, &draft->bitmaps[i].missed };
+
+		for (unsigned j = 0; j < 2; j++) {
+			if (area_in(sets[j], a))
+				area_put(sets[j], by);
+			area_drop(sets[j], a);
+			area_drop(sets[j], b);
+		}
+	}
+}
+
+/* So that an old bitmap beside one that is cleared every day does not fill the store. */
+static int merge_pair(struct work *work, uint32_t a, uint32_t b)
+{
+	struct tracker *tracker = work->tracker;
+	int r;
+
+	*work->draft = tracker->store.catalogue;
+	r = begin_delta(work);
+	work->draft->recording = tracker->store.catalogue.recording;
+	if (r < 0)
+		return r;
+	delta_add(work->fresh, tracker->store.deltas[a]);
+	delta_add(work->fresh, tracker->store.deltas[b]);
+	replace(work->draft, a, b, work->fresh->area);
+	r = write_whole(work, work->fresh);
+	return r == 0 ? commit(work) : r;
+}
+
+/* A merge that fails costs room alone: the edit has been made. */
+static void merge_alike(struct work *work)
+{
+	struct failure kept = work->edit->why;
+	uint32_t a, b;
+
+	while (find_alike(work->draft, &a, &b))
+		if (merge_pair(work, a, b) < 0) {
+			log_warning("%s: %s", work->tracker->path, work->edit->why.text);
+			break;
+		}
+	work->edit->why = kept;
+}
+
+/* Readers know a bitmap by its name: it keeps its number, and those who selected it. */
+static int commit_edit(struct work *work)
+{
+	const struct edit *edit = work->edit;
+	bool renames = edit->kind == EDIT_RENAME;
+	int r;
+
+	if (renames)
+		bitmaps_rename(work->tracker, edit->name, edit->other);
+	r = commit(work);
+	if (renames && r < 0)
+		bitmaps_rename(work->tracker, edit->other, edit->name);
+	return r;
+}
+
+static int edit_catalogue(struct work *work, const struct edit_rule *rule)
+{
+	struct bitmap_entry *entry;
+	int r = check(work, rule, &entry);
+
+	if (r == 0 && !work->tracker->has_store) {
+		uint32_t granularity = work->edit->granularity;
+
+		r = tracker_make_store(work->tracker, granularity ? (unsigned) __builtin_ctz(granularity) :
+		                       work->tracker->settings.granule_shift, &work->edit->why);
+		*work->draft = work->tracker->store.catalogue;
+	}
+	if (r == 0 && rule->cuts)
+		r = cut(work);
+	if (r == 0)
+		r = rule->apply(work, entry);
+	if (r == 0)
+		r = commit_edit(work);
+	if (work->gate_closed)
+		tracker_open_gate(work->tracker);
+	if (r == 0)
+		merge_alike(work);
+	delta_unref(work->fresh);
+	return r;
+}
+
+static int carry_out(struct tracker *tracker, struct edit *edit)
+{
+	const struct edit_rule *rule = &rules[edit->kind];
+	struct work work = { .tracker = tracker, .edit = edit };
+	int r;
+
+	work.draft = malloc(sizeof *work.draft);
+	if (!work.draft)
+		return fail(&edit->why, ENOMEM, "%s", edit->name);
+	if (tracker->has_store)
+		*work.draft = tracker->store.catalogue;
+	else
+		*work.draft = (struct catalogue) { .recording = NO_AREA };
+	r = edit_catalogue(&work, rule);
+	bitmaps_unlock(tracker);
+	free(work.draft);
+	if (tracker->unusable)
+		recorder_store_failed(tracker, &edit->why);
+	if (r == 0)
+		tracker->settings.changed(tracker->settings.userdata);
+	return r;
+}
+
+static int hold(struct tracker *tracker, struct edit *edit)
+{
+	struct work work = { .tracker = tracker, .edit = edit };
+	int r;
+
+	if (tracker->held)
+		return fail_plain(&edit->why, EBUSY, "changes are held for somebody else's checkpoint");
+	r = stop_changes(&work);
+	if (r < 0) {
+		if (work.gate_closed)
+			tracker_open_gate(tracker);
+		return r;
+	}
+	tracker->held = true;
+	tracker->hold_ends = tracker_now() + HOLD_SECONDS * UINT64_C(1000000);
+	return 0;
+}
+
+static int release(struct tracker *tracker)
+{
+	if (tracker->held)
+		tracker_open_gate(tracker);
+	tracker->held = false;
+	return 0;
+}
+
+void tracker_carry_out(struct tracker *tracker, struct edit *edit)
+{
+	if (edit->kind == EDIT_HOLD)
+		edit->result = hold(tracker, edit);
+	else if (edit->kind == EDIT_RELEASE)
+		edit->result = release(tracker);
+	else
+		edit->result = carry_out(tracker, edit);
+}
