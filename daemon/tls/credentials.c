@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reads keys into GnuTLS.  Files are read here, not by GnuTLS, so that nothing else is
+ * opened; no sentence ever has a byte of one.
+ */
+#include "tls/credentials.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/x509.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/text.h"
+#include "tls/certificate.h"
+
+#define FILE_MAX (4u << 20)     /* bytes; a CRL can be long */
+
+/* On top of the system's policy, and only ever less than it: what was never safe is taken away. */
+#define VERSIONS "-VERS-SSL3.0:-VERS-TLS1.0:-VERS-TLS1.1:-VERS-DTLS-ALL"
+#define WITH_PSK ":+ECDHE-PSK:+DHE-PSK"         /* not plain PSK: it has no forward secrecy */
+
+static gnutls_priority_t plain_priority, psk_priority;
+
+/* "@SYSTEM" is known where an administrator has a policy of that name; else it is what GnuTLS
+ * was built with, or was told in its configuration. */
+static int prepare_priority(const char *which, gnutls_priority_t *ret, struct failure *why)
+{
+	char text[160];
+	int r;
+
+	snprintf(text, sizeof text, "@SYSTEM:%s", which);
+	r = gnutls_priority_init(ret, text, NULL);
+	if (r < 0)
+		r = gnutls_priority_init2(ret, which, NULL, GNUTLS_PRIORITY_INIT_DEF_APPEND);
+	return r < 0 ? fail_plain(why, EINVAL, "GnuTLS does not take the priorities %s: %s", which,
+	                          gnutls_strerror(r)) : 0;
+}
+
+int credentials_prepare(struct failure *why)
+{
+	int r = prepare_priority(VERSIONS, &plain_priority, why);
+
+	return r < 0 ? r : prepare_priority(VERSIONS WITH_PSK, &psk_priority, why);
+}
+
+int credentials_folder_open(const char *path, struct credentials_folder *ret, struct failure *why)
+{
+	const char *managed = getenv("CREDENTIALS_DIRECTORY");
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return fail(why, errno, "cannot use the folder of keys %s", path);
+	*ret = (struct credentials_folder) {
+		.path = path, .fd = fd, .private = managed && strcmp(managed, path) == 0,
+	};
+	return 0;
+}
+
+bool credentials_folder_has_keys(const struct credentials_folder *folder)
+{
+	static const char *const names[] = { "server-key.pem", "psk.keys" };
+
+	for (size_t i = 0; folder->fd >= 0 && i < ARRAY_LEN(names); i++) {
+		AUTO_FD fd = openat(folder->fd, names[i], O_RDONLY | O_CLOEXEC | O_NOCTTY |
+		                    O_NONBLOCK);
+
+		if (fd >= 0 || errno != ENOENT)
+			return true;            /* what else is wrong is said when it is read */
+	}
+	return false;
+}
+
+/* A file's text; terminated, for good measure.  Empty when there is no such file. */
+struct text {
+	uint8_t *at;
+	size_t len;
+	char path[256];
+};
+
+static void clear_text(struct text *text)
+{
+	if (text->at)
+		explicit_bzero(text->at, text->len);
+	free(text->at);
+	text->at = NULL;
+}
+
+#define AUTO_TEXT __attribute__((cleanup(clear_text))) struct text
+
+static gnutls_datum_t datum_of(const struct text *text)
+{
+	return (gnutls_datum_t) { .data = text->at, .size = (unsigned) text->len };
+}
+
+static int check_file(int fd, const struct credentials_folder *folder, bool secret,
+                      struct text *text, struct failure *why)
+{
+	mode_t others = folder->private ? S_IRWXO : S_IRWXG | S_IRWXO;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return fail(why, errno, "%s", text->path);
+	if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
+		return fail_plain(why, EINVAL, "%s is not a file of at most 4 MiB", text->path);
+	if (secret && st.st_mode & others)
+		return fail_plain(why, EACCES, "%s holds secrets, but others than its owner may "
+		                  "use it (chmod go= %s)", text->path, text->path);
+	text->len = (size_t) st.st_size;
+	return 0;
+}
+
+static int read_text(const struct credentials_folder *folder, const char *name, bool secret,
+                     struct text *text, struct failure *why)
+{
+	AUTO_FD fd = openat(folder->fd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	ssize_t n;
+	int r;
+
+	snprintf(text->path, sizeof text->path, "%s/%s", folder->path, name);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fail(why, errno, "cannot open %s", text->path);
+	r = check_file(fd, folder, secret, text, why);
+	if (r < 0)
+		return r;
+	text->at = calloc(1, text->len + 1);
+	if (!text->at)
+		return fail(why, ENOMEM, "cannot read %s", text->path);
+	n = pread(fd, text->at, text->len, 0);
+	if (n != (ssize_t) text->len)
+		return fail(why, n < 0 ? errno : EIO, "cannot read %s", text->path);
+	if (strspn((const char *) text->at, " \t\r\n") == text->len)
+		text->len = 0;
+	return 0;
+}
+
+/* Its dates and its name, which GnuTLS does not ask of a server's own certificate. */
+static int describe_certificate(struct credentials *c, const struct text *cert,
+                                struct failure *why)
+{
+	gnutls_datum_t pem = datum_of(cert);
+	char subject[CERTIFICATE_SHOWN_SIZE];
+	gnutls_x509_crt_t crt;
+	int r = gnutls_x509_crt_init(&crt);
+
+	if (r < 0)
+		return fail_plain(why, ENOMEM, "%s: %s", cert->path, gnutls_strerror(r));
+	r = gnutls_x509_crt_import(crt, &pem, GNUTLS_X509_FMT_PEM);
+	if (r >= 0) {
+		c->not_after = gnutls_x509_crt_get_expiration_time(crt);
+		certificate_show(crt, subject, sizeof subject);
+		c->subject = strdup(subject);
+	}
+	gnutls_x509_crt_deinit(crt);
+	if (r < 0)
+		return fail_plain(why, EINVAL, "%s has no certificate in PEM: %s", cert->path,
+		                  gnutls_strerror(r));
+	return c->subject ? 0 : fail(why, ENOMEM, "cannot read %s", cert->path);
+}
+
+static int read_server(const struct credentials_folder *folder, struct credentials *c,
+                       struct failure *why)
+{
+	AUTO_TEXT cert = { 0 }, key = { 0 };
+	gnutls_datum_t cert_pem, key_pem;
+	int r = read_text(folder, "server-cert.pem", false, &cert, why);
+
+	if (r == 0)
+		r = read_text(folder, "server-key.pem", true, &key, why);
+	if (r < 0 || (!cert.len && !key.len))
+		return r;
+	if (!cert.len || !key.len)
+		return fail_plain(why, EINVAL, "%s is there, but %s is not",
+		                  cert.len ? cert.path : key.path, cert.len ? key.path : cert.path);
+	cert_pem = datum_of(&cert);
+	key_pem = datum_of(&key);
+	r = gnutls_certificate_set_x509_key_mem2(c->x509, &cert_pem, &key_pem,
+	                                         GNUTLS_X509_FMT_PEM, NULL, 0);
+	if (r < 0)
+		return fail_plain(why, EINVAL, "%s and %s: %s", cert.path, key.path,
+		                  gnutls_strerror(r));
+	c->can |= TLS_CAN_X509;
+	return describe_certificate(c, &cert, why);
+}
+
+static int read_ca(const struct credentials_folder *folder, struct credentials *c,
+                   struct failure *why)
+{
+	AUTO_TEXT ca = { 0 }, crl = { 0 };
+	gnutls_datum_t pem;
+	int r = read_text(folder, "ca-cert.pem", false, &ca, why);
+
+	if (r == 0)
+		r = read_text(folder, "ca-crl.pem", false, &crl, why);
+	if (r < 0 || (!ca.len && !crl.len))
+		return r;
+	if (!ca.len)
+		return fail_plain(why, EINVAL, "%s is there, but %s is not", crl.path, ca.path);
+	pem = datum_of(&ca);
+	r = gnutls_certificate_set_x509_trust_mem(c->x509, &pem, GNUTLS_X509_FMT_PEM);
+	if (r <= 0)
+		return fail_plain(why, EINVAL, "%s: %s", ca.path,
+		                  r ? gnutls_strerror(r) : "there is no certificate in it");
+	if (crl.len) {
+		pem = datum_of(&crl);
+		r = gnutls_certificate_set_x509_crl_mem(c->x509, &pem, GNUTLS_X509_FMT_PEM);
+		if (r <= 0)
+			return fail_plain(why, EINVAL, "%s: %s", crl.path,
+			                  r ? gnutls_strerror(r) : "there is no list in it");
+	}
+	c->can |= c->can & TLS_CAN_X509 ? TLS_CAN_VERIFY : 0;
+	return 0;
+}
+
+/* The key of the identity that a client names.  Who is unknown gets a key that nobody has, so
+ * that the answer is the same as to a wrong key. */
+static int find_key(gnutls_session_t tls, const gnutls_datum_t *identity, gnutls_datum_t *ret)
+{
+	struct certificate_session *asking = gnutls_session_get_ptr(tls);
+	const struct span name = { .at = identity->data, .len = identity->size };
+	const struct psk_key *key = psk_keys_find(&asking->credentials->keys, name);
+
+	printable(name, sizeof asking->psk - 4, asking->psk, sizeof asking->psk);
+	asking->psk_unknown = !key;
+	if (!key)
+		return 1;
+	ret->data = gnutls_malloc(key->len);
+	if (!ret->data)
+		return -1;
+	memcpy(ret->data, key->key, key->len);
+	ret->size = (unsigned) key->len;
+	return 0;
+}
+
+static int read_psk(const struct credentials_folder *folder, struct credentials *c,
+                    struct failure *why)
+{
+	AUTO_TEXT text = { 0 };
+	int r = read_text(folder, "psk.keys", true, &text, why);
+
+	if (r == 0)
+		r = psk_keys_parse((struct span) { .at = text.at, .len = text.len }, text.path,
+		                   &c->keys, why);
+	if (r < 0 || c->keys.n == 0)
+		return r;
+	if (gnutls_psk_allocate_server_credentials(&c->psk) < 0)
+		return fail(why, ENOMEM, "cannot read %s", text.path);
+	gnutls_psk_set_server_credentials_function2(c->psk, find_key);
+	c->can |= TLS_CAN_PSK;
+	return 0;
+}
+
+static int fill(const struct credentials_folder *folder, struct credentials *c,
+                struct failure *why)
+{
+	int r = gnutls_certificate_allocate_credentials(&c->x509);
+
+	if (r < 0)
+		return fail_plain(why, ENOMEM, "cannot read keys: %s", gnutls_strerror(r));
+	r = read_server(folder, c, why);
+	if (r == 0)
+		r = read_ca(folder, c, why);
+	if (r == 0)
+		r = read_psk(folder, c, why);
+	if (r == 0 && !(c->can & (TLS_CAN_X509 | TLS_CAN_PSK)))
+		return fail_plain(why, ENOKEY, "there are no keys in %s: it wants server-cert.pem "
+		                  "with server-key.pem, or psk.keys", folder->path);
+	return r;
+}
+
+int credentials_read(const struct credentials_folder *folder, struct credentials **ret,
+                     struct failure *why)
+{
+	struct credentials *c = calloc(1, sizeof *c);
+	int r;
+
+	if (!c)
+		return fail(why, ENOMEM, "cannot read keys");
+	c->n_refs = 1;
+	r = fill(folder, c, why);
+	c->priority = c->can & TLS_CAN_PSK ? psk_priority : plain_priority;
+	if (r < 0)
+		credentials_unref(c);
+	else
+		*ret = c;
+	return r;
+}
+
+struct credentials *credentials_ref(struct credentials *c)
+{
+	atomic_fetch_add(&c->n_refs, 1);
+	return c;
+}
+
+void credentials_unref(struct credentials *c)
+{
+	if (!c || atomic_fetch_sub(&c->n_refs, 1) > 1)
+		return;
+	if (c->x509)
+		gnutls_certificate_free_credentials(c->x509);
+	if (c->psk)
+		gnutls_psk_free_server_credentials(c->psk);
+	psk_keys_clear(&c->keys);
+	free(c->subject);
+	free(c);
+}
+
+void credentials_describe(const struct credentials *c, char *ret, size_t size)
+{
+	char date[32] = "";
+	struct tm tm;
+
+	if (c->can & TLS_CAN_X509 && gmtime_r(&c->not_after, &tm))
+		strftime(date, sizeof date, "%Y-%m-%d", &tm);
+	snprintf(ret, size, "%s%s%s%s", *date ? "certificate valid until " : "", date,
+	         *date && c->keys.n ? ", " : "", c->keys.n ? "pre-shared keys" : "");
+}

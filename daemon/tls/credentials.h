@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The keys and certificates of one moment: read whole or not at all, never changed afterwards,
+ * shared by all sessions that began while they were the newest.
+ *
+ *   server-cert.pem, server-key.pem   both or none; intermediate certificates behind the first
+ *   ca-cert.pem                       who vouches for clients' certificates
+ *   ca-crl.pem                        which of them are revoked
+ *   psk.keys                          pre-shared keys
+ *
+ * A file without anything but white space counts as missing: that is how nbd-tls.service passes
+ * one that is not there.
+ */
+#pragma once
+
+#include <gnutls/gnutls.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "base/failure.h"
+#include "tls/psk-keys.h"
+#include "wire/tls-channel.h"
+
+struct credentials {
+	atomic_uint n_refs;
+	uint8_t can;                    /* TLS_CAN_* */
+	gnutls_certificate_credentials_t x509;  /* NULL without TLS_CAN_X509 */
+	gnutls_psk_server_credentials_t psk;    /* NULL without TLS_CAN_PSK */
+	struct psk_keys keys;
+	char *subject;                  /* of the server's certificate, for people; NULL without */
+	time_t not_after;
+	gnutls_priority_t priority;     /* borrowed */
+};
+
+/* A folder of them.  Opened before the sandbox; read in it too. */
+struct credentials_folder {
+	const char *path;               /* for sentences */
+	int fd;                         /* O_PATH; -1 when there is none */
+	bool private;                   /* the service manager's: it sees to who may read */
+};
+
+int credentials_folder_open(const char *path, struct credentials_folder *ret,
+                            struct failure *why);
+
+/* Whether there are keys in it. */
+bool credentials_folder_has_keys(const struct credentials_folder *folder);
+
+/* What holds for all sets, from the system's policy.  Once, before the sandbox. */
+int credentials_prepare(struct failure *why);
+
+int credentials_read(const struct credentials_folder *folder, struct credentials **ret,
+                     struct failure *why);
+
+struct credentials *credentials_ref(struct credentials *c);
+void credentials_unref(struct credentials *c);
+
+/* "certificate valid until 2027-01-01", and which methods there are; for STATUS=. */
+void credentials_describe(const struct credentials *c, char *ret, size_t size);

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * nbd-tls: takes clients' sockets from the negotiator, makes TLS of them, and gives back plain
+ * ones.  The only program that has keys.  See docs/processes.md for who may do what.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "base/confine.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "tls/sandbox.h"
+#include "tls/server.h"
+
+#define EXIT_USAGE 2
+#define OWN_DESCRIPTORS 64u     /* for all but sessions */
+#define DESCRIPTORS_EACH 3u     /* the client's, two plain ends until one is given away */
+
+struct arguments {
+	const char *credentials;
+	const char *renewed;
+	const char *sandbox_check;
+	bool debug;
+};
+
+static void print_help(void)
+{
+	printf("nbd-tls [--credentials=DIR] [OPTION...]\n\n"
+	       "Makes TLS connections for nbd-negotiator, which passes it clients' sockets and\n"
+	       "gets plain ones back.  It alone has keys.  Normally it is started by systemd or\n"
+	       "by 'nbdctl serve', which pass the listening socket (LISTEN_FDS).\n\n"
+	       "  --credentials=DIR  folder of server-cert.pem, server-key.pem, ca-cert.pem,\n"
+	       "                     ca-crl.pem and psk.keys ($CREDENTIALS_DIRECTORY)\n"
+	       "  --renewed=DIR      folder to read instead at a reload, if there are keys in it\n"
+	       "  --debug            log more\n"
+	       "  --help, --version\n\n"
+	       "SIGHUP reads the keys again; sessions that there are go on with theirs.\n");
+}
+
+enum { OPT_CREDENTIALS = 256, OPT_RENEWED, OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
+
+static const struct option options[] = {
+	{ "credentials", required_argument, NULL, OPT_CREDENTIALS },
+	{ "renewed", required_argument, NULL, OPT_RENEWED },
+	{ "debug", no_argument, NULL, OPT_DEBUG },
+	/* For the tests: enter the sandbox, then try to open a file. */
+	{ "sandbox-check", required_argument, NULL, OPT_CHECK },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ 0 },
+};
+
+static int bad_usage(const char *what)
+{
+	if (what)
+		fprintf(stderr, "nbd-tls: %s\n", what);
+	fprintf(stderr, "Try 'nbd-tls --help'.\n");
+	return EXIT_USAGE;
+}
+
+/* One option.  -1 to go on, or what to exit with. */
+static int take_argument(int option, struct arguments *args)
+{
+	switch (option) {
+	case OPT_CREDENTIALS:
+		args->credentials = optarg;
+		return -1;
+	case OPT_RENEWED:
+		args->renewed = optarg;
+		return -1;
+	case OPT_DEBUG:
+		args->debug = true;
+		return -1;
+	case OPT_CHECK:
+		args->sandbox_check = optarg;
+		return -1;
+	case OPT_HELP:
+		print_help();
+		return EXIT_SUCCESS;
+	case OPT_VERSION:
+		printf("nbd-tls %s\n", VERSION);
+		return EXIT_SUCCESS;
+	default:
+		return bad_usage(NULL);
+	}
+}
+
+static int parse_arguments(int argc, char **argv, struct arguments *ret)
+{
+	int option, r;
+
+	*ret = (struct arguments) { .credentials = getenv("CREDENTIALS_DIRECTORY") };
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		r = take_argument(option, ret);
+		if (r >= 0)
+			return r;
+	}
+	if (optind < argc)
+		return bad_usage("it takes options only");
+	if (!ret->credentials)
+		return bad_usage("--credentials= is required");
+	return -1;
+}
+
+/* Everything that was inherited beyond what LISTEN_FDS counts.  Before the log opens its socket. */
+static void close_inherited(void)
+{
+	int n = sd_listen_fds(0);
+
+	if (n >= 0)
+		(void) close_range((unsigned) (SD_LISTEN_FDS_START + n), UINT_MAX, 0);
+}
+
+/* The one listening socket. */
+static int take_listener(struct server *server, struct failure *why)
+{
+	int n = sd_listen_fds(1), null, flags;
+
+	if (n != 1 || sd_is_socket(SD_LISTEN_FDS_START, AF_UNIX, SOCK_SEQPACKET, 1) <= 0)
+		return fail_plain(why, ENOTCONN, "it must be passed one listening SOCK_SEQPACKET "
+		                  "socket (LISTEN_FDS): start it by systemd, or use 'nbdctl serve'");
+	server->listener = SD_LISTEN_FDS_START;
+	flags = fcntl(server->listener, F_GETFL);
+	if (flags < 0 || fcntl(server->listener, F_SETFL, flags | O_NONBLOCK) < 0)
+		return fail(why, errno, "cannot make the listening socket non-blocking");
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+		return fail(why, errno, "cannot open /dev/null");
+	if (null > STDERR_FILENO)
+		close_fd(&null);
+	return confine_check_descriptors("TLS program", why);
+}
+
+/* As many descriptors as we may have, and how many sessions that is. */
+static void raise_limits(struct server *server)
+{
+	struct rlimit limit = { .rlim_cur = 1024, .rlim_max = 1024 };
+	unsigned most;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void) setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	most = limit.rlim_cur < INT_MAX ? (unsigned) limit.rlim_cur : INT_MAX;
+	server->max_sessions = most > OWN_DESCRIPTORS + DESCRIPTORS_EACH ?
+		(most - OWN_DESCRIPTORS) / DESCRIPTORS_EACH : 1;
+}
+
+static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct server *server = userdata;
+	unsigned n = server->figures.n_sessions;
+
+	notify("STOPPING=1");
+	log_event(EVENT_TLS_STOPPED, NULL, "stopping (signal %u): %u TLS session%s end with it",
+	          si->ssi_signo, n, n == 1 ? "" : "s");
+	return sd_event_exit(sd_event_source_get_event(source), 0);
+}
+
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct failure why = { 0 };
+
+	(void) source;
+	(void) si;
+	(void) server_reload(userdata, &why);   /* it is in the log */
+	return 0;
+}
+
+static const struct {
+	int signal;
+	sd_event_signal_handler_t handler;
+} signals[] = {
+	{ SIGTERM, on_stop },
+	{ SIGINT, on_stop },
+	{ SIGHUP, on_hangup },
+};
+
+/* Blocked in all threads, for they come later. */
+static int watch_signals(struct server *server, struct failure *why)
+{
+	sigset_t set;
+
+	(void) signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		sigaddset(&set, signals[i].signal);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return fail(why, errno, "cannot block signals");
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		int r = sd_event_add_signal(server->event, NULL, signals[i].signal,
+		                            signals[i].handler, server);
+
+		if (r < 0)
+			return fail(why, -r, "cannot watch signals");
+	}
+	return 0;
+}
+
+static int prepare_event(struct server *server, struct failure *why)
+{
+	int r = sd_event_new(&server->event);
+
+	if (r >= 0)
+		r = notify_watchdog(server->event);
+	if (r < 0)
+		return fail(why, -r, "cannot create the event loop");
+	notify_attach(server->event);
+	r = watch_signals(server, why);
+	if (r == 0)
+		r = server_open(server, why);
+	return r == 0 ? server_watch_status(server, why) : r;
+}
+
+/* Everything that needs the file system. */
+static int prepare(struct server *server, const struct arguments *args, struct failure *why)
+{
+	int r = take_listener(server, why);
+
+	raise_limits(server);
+	if (r == 0)
+		r = prepare_event(server, why);
+	if (r == 0)
+		r = credentials_prepare(why);
+	if (r == 0)
+		r = credentials_folder_open(args->credentials, &server->folder, why);
+	if (r == 0 && args->renewed)
+		r = credentials_folder_open(args->renewed, &server->renewed, why);
+	return r == 0 ? server_read_keys(server, why) : r;
+}
+
+/* Files first, then the threads, then system calls: that is how all threads get all of it. */
+static int enter_sandbox(struct server *server, const struct arguments *args, struct failure *why)
+{
+	const char *folders[] = { args->credentials, args->renewed, NULL };
+	int r = sandbox_enter(folders, &server->readable, why);
+
+	if (r == 0 && !args->sandbox_check)
+		r = server_start_workers(server, why);
+	return r == 0 ? sandbox_filter(server->readable, why) : r;
+}
+
+static int serve(struct server *server, struct failure *why)
+{
+	char keys[96];
+	int r = server_listen(server, why);
+
+	if (r < 0)
+		return r;
+	server_tell_ready(server);
+	credentials_describe(server->credentials, keys, sizeof keys);
+	log_event(EVENT_TLS_STARTED, NULL, "ready for TLS: %s", keys);
+	r = sd_event_loop(server->event);
+	return r < 0 ? fail(why, -r, "the event loop ended") : 0;
+}
+
+static int check_sandbox(struct server *server, const struct arguments *args)
+{
+	struct failure why = { 0 };
+
+	if (enter_sandbox(server, args, &why) < 0) {
+		log_error("%s", why.text);
+		return EXIT_USAGE;
+	}
+	return sandbox_check(args->sandbox_check);
+}
+
+static void clear(struct server *server)
+{
+	if (server->has_news)
+		server_close(server);
+	credentials_unref(server->credentials);
+	close_fd(&server->folder.fd);
+	close_fd(&server->renewed.fd);
+	notify_attach(NULL);
+	(void) notify_watchdog(NULL);
+	sd_event_unref(server->event);
+}
+
+int main(int argc, char **argv)
+{
+	static struct server server = { .folder.fd = -1, .renewed.fd = -1, .listener = -1 };
+	struct failure why = { 0 };
+	struct arguments args;
+	int r = parse_arguments(argc, argv, &args);
+
+	if (r >= 0)
+		return r;
+	close_inherited();
+	log_start("nbd-tls", args.debug ? LOG_DEBUG : LOG_INFO);
+	if (args.sandbox_check)
+		return check_sandbox(&server, &args);
+
+	r = sandbox_hide_memory(&why);
+	if (r == 0)
+		r = prepare(&server, &args, &why);
+	if (r == 0)
+		r = enter_sandbox(&server, &args, &why);
+	if (r == 0)
+		r = serve(&server, &why);
+	if (r < 0)
+		log_event(EVENT_TLS_FAILED, NULL, "%s", why.text);
+	clear(&server);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
