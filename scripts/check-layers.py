@@ -19,7 +19,7 @@ LAYERS = {
     "tls": ("daemon/tls", {"base", "wire", "tls"}),
     "export": ("daemon/export", {"base", "wire", "dirty", "netlink", "export"}),
     "dirty": ("daemon/dirty", {"base", "dirty"}),
-    "ctl": ("daemon/ctl", {"base", "wire", "netlink", "ctl"}),
+    "ctl": ("daemon/ctl", {"base", "wire", "dirty", "netlink", "ctl"}),
     "generator": ("daemon/generator", {"base", "generator"}),
     "netlink": ("netlink", {"base", "netlink"}),
 }

@@ -55,6 +55,11 @@ SANITIZERS = {
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 
+# Programs inherit what is ignored: as under nohup(1), or in the background of a shell.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="full counts instead of short ones")
     parser.addoption("--engine", help="what servers run on where a test does not say")
@@ -96,13 +101,14 @@ class Programs:
     nbdctl: pathlib.Path
     negotiator: pathlib.Path
     export: pathlib.Path
+    tls: pathlib.Path
 
 
 @pytest.fixture(scope="session")
 def programs():
-    """The three programs of the build folder NBD_EXPORT_BUILD (default: build/)."""
+    """The programs of the build folder NBD_EXPORT_BUILD (default: build/)."""
     found = Programs(BUILD / "daemon/ctl/nbdctl", BUILD / "daemon/negotiator/nbd-negotiator",
-                     BUILD / "daemon/export/nbd-export")
+                     BUILD / "daemon/export/nbd-export", BUILD / "daemon/tls/nbd-tls")
     for program in dataclasses.astuple(found):
         if not os.access(program, os.X_OK):
             pytest.exit(f"{program} is not built; meson setup {BUILD} && ninja -C {BUILD}", 2)
@@ -157,9 +163,12 @@ def processes_with(variable):
 
 
 def children_of(pid):
-    """{pid: name of the program}"""
-    listed = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(p): pathlib.Path(f"/proc/{p}/comm").read_text().strip() for p in listed}
+    """{pid: name of the program}, without those that end meanwhile."""
+    found = {}
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[int(child)] = pathlib.Path(f"/proc/{child}/comm").read_text().strip()
+    return found
 
 
 class Server:
@@ -190,7 +199,8 @@ class Server:
             command += ["--unix", self.socket]
         self.command = [os.fspath(word) for word in command]
         self.env = dict(os.environ, **SANITIZERS, XDG_RUNTIME_DIR=str(self.runtime),
-                        RUNTIME_DIRECTORY=str(self.state), **(env or {}))
+                        NBD_EXPORT_FLUSH_FAILED=str(self.state),
+                        STATE_DIRECTORY=str(self.folder / "kept")) | (env or {})
         self.env.pop("LISTEN_FDS", None)
         self.env.pop("LISTEN_PID", None)
         name, value = self.marker.split("=")

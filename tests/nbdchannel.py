@@ -48,6 +48,13 @@ REASONS = (
     "device",
     "kicked",
     "no-access",
+    "tls-handshake-failed",
+    "tls-untrusted",
+    "tls-timeout",
+    "tls-cut",
+    "tls-broken",
+    "tls-unavailable",
+    "tls-required",
 )
 REASON = {word: number for number, word in enumerate(REASONS)}
 

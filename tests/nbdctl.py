@@ -15,6 +15,9 @@ from conftest import BUILD, MIB, SANITIZERS, complaints
 from nbdwire import PATIENCE
 
 
+ATTENTION = 3           # of `nbdctl status`: somebody has to look
+
+
 class Ctl:
     """nbdctl on a folder of files and a runtime folder of the test's own."""
 
@@ -28,6 +31,7 @@ class Ctl:
         self.env = dict(os.environ, **SANITIZERS)
         for name in ("NBD_EXPORT_RUNTIME", "NBD_EXPORT_SYSTEMD", "JOURNAL_STREAM"):
             self.env.pop(name, None)
+        self.env["NBD_EXPORT_FLUSH_FAILED"] = str(folder / "flush-failed")
 
     def command(self, verb, *words):
         return [self.program, *verb.split(), f"--exports={self.exports}",
@@ -49,18 +53,36 @@ class Ctl:
             assert done.stderr.startswith("nbdctl: "), "a sentence says why"
         return done
 
-    def json(self, verb, *words):
+    def json(self, verb, *words, status=0):
         """The rows of a listing."""
-        (rows,) = json.loads(self(verb, "--json", *words).stdout).values()
+        (rows,) = json.loads(self(verb, "--json", *words, status=status).stdout).values()
         return rows
+
+    def problems(self):
+        """What `nbdctl status` has to say: labels, and its lines."""
+        done = self("status", "--json", status=ATTENTION)
+        return json.loads(done.stdout)["status"][0]["problems"], done.stderr
 
     def write(self, label, lines):
         path = self.exports / f"{label}.conf"
         path.write_text(f"[Export]\n{lines}\n")
         return path
 
+    def latch(self, disk, text):
+        """Somebody has remembered that a flush of this file failed; where."""
+        folder = pathlib.Path(self.env["NBD_EXPORT_FLUSH_FAILED"])
+        folder.mkdir(exist_ok=True)
+        born = subprocess.run(["stat", "--format=%.9W", disk], check=True, text=True, timeout=60,
+                              capture_output=True).stdout.strip().split(".")
+        st = os.stat(disk)
+        path = folder / f"flush-failed-file-{st.st_dev:x}-{st.st_ino}-{born[0]}.{int(born[1])}"
+        if text is not None:
+            path.write_text(text)
+        return path
+
     def files(self):
-        return sorted(path.name for path in self.exports.iterdir())
+        """Without the lock, which is nobody's concern."""
+        return sorted(path.name for path in self.exports.iterdir() if path.name != ".lock")
 
     def read(self, label):
         return (self.exports / f"{label}.conf").read_text().splitlines()[1:]

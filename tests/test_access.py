@@ -13,7 +13,7 @@ import pytest
 from conftest import wait_until
 from nbdchannel import ABANDON, GONE, REASON, REFUSAL, RESERVE, Record
 from nbdwire import PATIENCE
-from test_channel_negotiator import Bench, asks_go
+from negotiator_bench import Bench, asks_go
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LISTED = [(b"disk", b"")]
@@ -349,3 +349,20 @@ def test_limits_in_all_count_all_exports(bench, key, words):
             second.recv().type == RESERVE or not client.receive_replies(wire.OPT_GO)
 
     wait_until(reserved, "a place")
+
+
+def test_who_is_refused_again_and_again_fills_no_log_and_hides_nobody_else(bench):
+    bench.listen(THERE)
+    bench.export("disk", Allow=THERE)
+    process = start(bench)
+    for _ in range(40):
+        client = bench.client(at=HERE)
+        for _ in range(8):
+            assert client.result(wire.OPT_GO, wire.go_payload("none")) == wire.REP_ERR_UNKNOWN
+        client.close()
+    other = bench.client()
+    assert other.result(wire.OPT_GO, wire.go_payload("missing")) == wire.REP_ERR_UNKNOWN
+    assert process.log.count("there is no export 'none'") == 20
+    assert process.log.count("there is no export 'missing'") == 1
+    assert process.stop() == 0
+    assert f"client {HERE}: 300 more refusals of clients from there in 10 s" in process.log

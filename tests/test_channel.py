@@ -44,7 +44,7 @@ def running_export(folder, binary, label="disk", device=None, early=False, optio
             folder,
             name=label,
             wait_ready=not early,
-            env={"RUNTIME_DIRECTORY": str(state)} | (env or {}),
+            env={"NBD_EXPORT_FLUSH_FAILED": str(state)} | (env or {}),
         ) as process:
             process.path, process.disk, process.early = path, disk, negotiator
             process.state, process.conf = state, conf
@@ -276,12 +276,30 @@ def test_bytes_that_were_sent_before_the_hand_off_are_served(export):
     assert client.read(0, 5) == b"early"
 
 
-def test_an_unknown_token_closes_the_socket_that_came_with_it(export):
+def test_an_unknown_token_closes_the_socket_that_came_with_it_and_the_link(export):
+    """Nobody could tell the negotiator whose place is free again: it counts anew."""
     ours = connect(export)
     token = ours.granted().token
     sock = ours.hand_over(token ^ 1)
     assert sock.recv(1) == b""
+    assert ours.closed()
+    assert "with a token that it was not given" in export.log
     serves(export)
+
+
+def test_a_hand_off_of_what_no_client_can_be_is_answered(export):
+    ours = connect(export)
+    for which, descriptors in wrong_descriptors().items():
+        if len(descriptors) == 1:
+            grant = ours.granted()
+            ours.send(Record(HANDOFF, token=grant.token), descriptors)
+            if "unconnected" in which:  # as a client that has left meanwhile
+                ours.expect(GONE, connection=grant.connection)
+            else:
+                ours.expect(REFUSED, request=grant.request, reason=REASON["protocol"])
+        for descriptor in descriptors:
+            descriptor.close()
+    ours.client()
 
 
 def test_a_token_serves_once(export):

@@ -10,9 +10,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAN = ROOT / "docs/man"
-PAGES = ["nbdctl.8", "nbd-export.8", "nbd-negotiator.8", "nbd-export.conf.5", "negotiator.conf.5"]
+PAGES = ["nbdctl.8", "nbd-export.8", "nbd-negotiator.8", "nbd-tls.8", "nbd-export.conf.5",
+         "negotiator.conf.5"]
 CATALOG = ROOT / "units/nbd-export.catalog"
-DAEMONS = {"export": "nbd-export.8", "negotiator": "nbd-negotiator.8"}
+DAEMONS = {"export": "nbd-export.8", "negotiator": "nbd-negotiator.8", "tls": "nbd-tls.8"}
 
 ROW = re.compile(r'\[EVENT_([A-Z_]+)\]\s*=\s*\{\s*"([a-z-]+)",\s*"([0-9a-f]{32})"', re.S)
 
@@ -112,11 +113,28 @@ def test_every_event_is_named_in_a_man_page():
     assert [name for name in events() if f"*{name}*" not in page("nbd-export.8")] == []
 
 
-def test_every_reason_is_explained():
+def reasons():
     words = re.findall(r'= "([a-z-]+)"', (ROOT / "daemon/wire/reason.c").read_text())
     assert "no-slot" in words
-    assert [word for word in words if word != "none" and f"*{word}*" not in page("nbd-export.8")] \
-        == []
+    return [word for word in words if word != "none"]
+
+
+def test_every_reason_is_explained():
+    assert [word for word in reasons() if f"*{word}*" not in page("nbd-export.8")] == []
+
+
+def test_the_entry_of_an_event_explains_the_reasons_that_it_can_have():
+    entries = catalog()
+
+    def unexplained(event, words):
+        text = re.sub(r"^#.*", "", entries[events()[event][1]], flags=re.M)
+        return [word for word in words if not re.search(rf"(?<![-\w]){word}(?![-\w])", text)]
+
+    of_the_end = {"disconnect", "peer-gone", "stalled", "kicked"}
+    refused = [word for word in reasons() if word not in of_the_end and not word.startswith("tls-")]
+    assert unexplained("client-refused", refused) == []
+    ended = of_the_end | {"shutdown", "device", "limit", "protocol"}
+    assert unexplained("client-ended", ended) == []
 
 
 # Man pages

@@ -86,6 +86,13 @@ def test_a_file_waits_for_its_file_system(generate):
     assert 'BindReadOnlyPaths="-/srv/disks/b.img"' in made.drop_in("nbd-export@b.service")
 
 
+def test_the_folder_of_bitmaps_is_there_before_the_export_and_may_be_written(generate):
+    made = generate({"a": "Device=/dev/sda\nReadOnly=yes\nBitmapStore=/srv/my bitmaps/a"})
+    lines = made.drop_in("nbd-export@a.service")
+    assert 'RequiresMountsFor="/srv/my bitmaps"' in lines
+    assert 'BindPaths="-/srv/my bitmaps"' in lines
+
+
 def test_start_at_boot_wants_the_service_too(generate):
     made = generate({"a": "Device=/srv/a\nStartAtBoot=yes", "b": "Device=/dev/b\nStartAtBoot=yes"})
     wants = [name for name in made.files() if ".wants/" in name]
@@ -115,8 +122,8 @@ def test_bad_files_are_named_and_the_others_are_not_their_concern(generate):
     })
     said = made.run.stderr.splitlines()
     assert [line.split("/exports.d/")[1].split(".conf")[0] for line in said] == \
-        ["bad", "twice", "climbs", "long"]
-    assert all(line.endswith("; skipped") for line in said)
+        ["bad", "climbs", "twice", "long"]
+    assert all(line.endswith("; the file is skipped") for line in said)
     assert "bad.conf:3" in said[0] and "Colour" in said[0]
     assert all("good" in name for name in made.files())
 

@@ -30,6 +30,8 @@ class Journal:
         (folder / "j").mkdir()
         self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.journal.bind(str(folder / "j/socket"))
+        self.reads = threading.Event()      # whether it does; one more entry may come
+        self.reads.set()
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
         self.stderr = open(folder / "stderr", "w+b")    # noqa: SIM115
@@ -41,7 +43,7 @@ class Journal:
         self.child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.stderr,
             text=True, env=dict(os.environ, JOURNAL_STREAM=f"{st.st_dev}:{st.st_ino}",
-                                RUNTIME_DIRECTORY=str(folder / "state")))
+                                NBD_EXPORT_FLUSH_FAILED=str(folder / "state")))
         said = self.child.stdout.readline()
         if "serving" not in said:
             text = (folder / "stderr").read_text()
@@ -52,7 +54,7 @@ class Journal:
 
     def read(self):
         """Until an empty datagram: a journal that is not read makes its writers wait."""
-        while raw := self.journal.recv(65536):
+        while self.reads.wait() and (raw := self.journal.recv(65536)):
             lines = raw.decode().splitlines()
             if all(re.match(r"[A-Z_]+=", line) for line in lines):
                 self.entries.append(dict(line.split("=", 1) for line in lines))
@@ -66,6 +68,7 @@ class Journal:
 
     def stop(self):
         """The exit status; afterwards all entries are there."""
+        self.reads.set()
         if self.child.poll() is None:
             self.child.terminate()
         status = self.child.wait(60)
@@ -158,3 +161,23 @@ def test_at_debug_level_each_option_request_and_reply_has_its_name(journal, file
         assert name in text, name
     chunk = "reply: simple" if mode == nbdwire.SIMPLE else "reply: NBD_REPLY_TYPE_OFFSET_DATA"
     assert chunk in text
+
+
+def test_a_journal_that_does_not_read_holds_up_no_client_and_hears_how_much_was_lost(
+        journal, file_disk):
+    room = int(pathlib.Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    j = journal(f"web1={file_disk(1 << 20)}")
+    with nbdwire.Client(j.socket, "web1", nbdwire.SIMPLE) as client:
+        j.reads.clear()
+        for _ in range(room // 2 + 20):     # each is three entries
+            with nbdwire.Client(j.socket, "web1", nbdwire.SIMPLE) as other:
+                other.read(0, 4096)
+        client.read(0, 4096)
+        j.reads.set()
+        with nbdwire.Client(j.socket, "web1", nbdwire.SIMPLE):
+            pass
+
+        def told():
+            return {e["SYSLOG_IDENTIFIER"] for e in j.entries if e.get("EVENT") == "messages-lost"}
+        wait_until(lambda: told() == {"nbd-export", "nbd-negotiator"}, "word about what was lost")
+    assert int(j.wait("messages-lost")["MESSAGE"].split("messages were lost")[0].split()[-1]) > 0

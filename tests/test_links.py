@@ -33,6 +33,11 @@ def test_nobody_links_a_tls_library_or_what_one_drags_in(programs, name):
         assert not links(getattr(programs, name), library), library
 
 
+def test_nbd_tls_alone_links_gnutls(programs):
+    assert links(programs.tls, "libgnutls.so")
+    assert not links(programs.tls, "libssl") and not links(programs.tls, "liburing.so")
+
+
 def test_the_negotiator_links_what_closes_its_sandbox(programs):
     assert links(programs.negotiator, "libseccomp.so")
 
@@ -43,6 +48,8 @@ def test_every_program_needs_only_these_libraries(programs):
              "libsmartcols.so")
     for program in dataclasses.astuple(programs):
         strange = {name for name in needed_by(program) if not name.startswith(known)}
+        if program == programs.tls:
+            strange = {name for name in strange if not name.startswith("libgnutls.so")}
         assert not strange, f"{program.name} needs {strange}"
 
 

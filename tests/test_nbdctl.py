@@ -12,7 +12,8 @@ import subprocess
 import pytest
 
 from conftest import MIB, fill, needs_program, needs_root
-from nbdctl import ctl, disk, fake, served, short_folder, systemd  # noqa: F401, fixtures
+from nbdctl import (CLIENT, ctl, disk, fake, fake_export, served,  # noqa: F401, fixtures
+                    short_folder, systemd)
 from nbdwire import PATIENCE
 
 VERBS = ("add", "remove", "list", "show", "status", "clients", "kick", "drain", "resume",
@@ -56,7 +57,9 @@ def test_help_of_a_listing_verb_explains_its_columns_and_table_options(ctl, verb
     ["add", "w", "/dev/x", "--engine=steam"], ["add", "w", "/dev/x", "--direct=maybe"],
     ["add", "w", "/dev/x", "--shared"], ["add", "w", "/dev/x", "--nonsense"],
     ["add", "w", "/dev/x", "--read-only=yes"],
+    ["add", "--", "-x", "/dev/x"],
     ["remove"], ["remove", "a", "b"], ["remove", "../a"], ["remove", "a", "--drain=soon"],
+    ["remove", "a", "--drain=0"],
     ["show"], ["show", "a/b"], ["list", "web1"], ["list", "--output=SIZE,WEIGHT"],
     ["list", "-o", ""], ["clients", "a", "b"], ["clients", "../a"], ["kick", "web1"],
     ["kick", "web1", "one"], ["kick", "web1", "-1"], ["kick", "web1", "1", "--all"],
@@ -75,9 +78,10 @@ def test_a_wrong_command_line_is_status_2_with_a_sentence_and_changes_nothing(ct
     (["--name=a\nb"], "Name"), (["--description=\udcff"], "Description"),
     (["--name", "x" * 4097], "Name"), (["--description= x"], "Description"),
 ])
-def test_a_value_that_no_file_can_have_is_refused_by_its_key(ctl, disk, options, key):
+def test_a_value_that_no_file_can_have_is_refused_by_its_key_or_option(ctl, disk, options, key):
     done = ctl("add", "web1", disk, *options, status=2)
-    assert f"{key}=" in done.stderr and ctl.files() == []
+    assert f"{key}=" in done.stderr or options[0].split("=")[0] in done.stderr
+    assert ctl.files() == []
 
 
 def test_every_verb_of_a_label_says_that_there_is_none(ctl):
@@ -136,6 +140,82 @@ def test_a_name_with_spaces_slashes_or_utf8_comes_back_as_it_was(ctl, disk, name
 def test_add_takes_a_relative_path_from_where_it_is(ctl, disk):
     ctl("add", "web1", disk.name, cwd=disk.parent)
     assert ctl.read("web1") == [f"Device={disk}"]
+
+
+def test_add_takes_back_what_a_path_goes_up(ctl, disk):
+    folder = disk.parent / "sub"
+    folder.mkdir()
+    ctl("add", "web1", f"{folder}/./..//{disk.name}")
+    assert ctl.read("web1") == [f"Device={disk}"]
+
+
+def test_above_a_link_is_where_the_kernel_says_that_it_is(ctl, disk, tmp_path):
+    folder = disk.parent / "sub"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    ctl("add", "web1", f"{tmp_path}/link/../{disk.name}")
+    assert ctl.read("web1") == [f"Device={disk}"]
+
+
+def test_the_last_part_of_a_path_may_be_a_link_and_stays_one(ctl, disk, tmp_path):
+    (tmp_path / "link").symlink_to(disk)
+    ctl("add", "web1", f"{tmp_path}/../{tmp_path.name}/link")
+    assert ctl.read("web1") == [f"Device={tmp_path}/link"]
+
+
+def test_a_file_with_a_path_that_goes_up_is_bad(ctl, disk):
+    ctl.write("web1", f"Device={disk.parent}/../{disk.parent.name}/{disk.name}")
+    said = ctl("check", status=1).stdout
+    assert "Device=" in said and ".." in said
+
+
+def test_a_unit_cannot_have_a_block_device_by_a_link_from_elsewhere(ctl, loop_disk, systemd,
+                                                                    tmp_path):
+    systemd()
+    device = loop_disk(MIB)
+    link = tmp_path / "link"
+    link.symlink_to(device)
+    said = ctl("add", "web1", link, status=1).stderr
+    assert "not beneath /dev" in said and f"use {device}" in said and ctl.files() == []
+    ctl.write("web1", f"Device={link}")
+    assert f"use {device}" in ctl("check", status=1).stdout
+
+
+def test_a_unit_cannot_have_a_file_beneath_dev(ctl, disk, systemd):
+    needs_root()
+    systemd()
+    link = pathlib.Path("/dev/shm") / f"nbd-export-test-{os.getpid()}"
+    link.symlink_to(disk)
+    try:
+        said = ctl("add", "web1", link, status=1).stderr
+        assert "regular file, but beneath /dev" in said and f"use {disk}" in said
+        ctl.write("web1", f"Device={link}")
+        assert f"use {disk}" in ctl("check", status=1).stdout
+    finally:
+        link.unlink()
+    link.write_bytes(b"x" * MIB)
+    try:
+        assert "put it elsewhere" in ctl("check", status=1).stdout
+    finally:
+        link.unlink()
+
+
+def test_what_a_killed_writer_has_left_goes_with_the_next_change(ctl, disk):
+    for name in (".web1.conf.new", ".db.conf.new"):
+        (ctl.exports / name).write_text("[Export]\nDev")
+    ctl("add", "web1", disk)
+    assert ctl.files() == ["web1.conf"]
+
+
+def test_a_new_name_is_on_the_disk_before_add_says_so(ctl, disk):
+    strace = needs_program("strace")
+    done = subprocess.run([strace, "-f", "-y", "-e", "trace=rename,renameat,renameat2,fsync",
+                           *ctl.command("add", "web1", disk)], capture_output=True, text=True,
+                          timeout=60, check=True, env=dict(ctl.env, ASAN_OPTIONS="detect_leaks=0"))
+    calls = [line for line in done.stderr.splitlines() if str(ctl.exports) in line]
+    named = next(n for n, line in enumerate(calls) if "rename" in line)
+    assert any("fsync" in line for line in calls[:named])
+    assert any("fsync" in line and f"<{ctl.exports}>" in line for line in calls[named:])
 
 
 def test_adding_the_same_again_says_so_and_leaves_the_file_alone(ctl, disk):
@@ -276,15 +356,40 @@ def test_of_two_who_add_one_device_one_wins(ctl, disk):
 
 
 def test_who_waits_for_another_is_told_so(ctl, disk):
-    folder = os.open(ctl.exports, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
+    lock = hold_lock(ctl)
     child = ctl.start("add", "web1", disk)
     assert select.select([child.stderr], [], [], PATIENCE)[0]
     assert "waiting for another nbdctl" in child.stderr.readline()
     assert ctl.files() == []
-    os.close(folder)
+    os.close(lock)
     child.communicate(timeout=PATIENCE)
     assert child.returncode == 0 and ctl.files() == ["web1.conf"]
+
+
+def test_who_waits_gives_up_after_a_time_and_tells_of_what(ctl, disk):
+    lock = hold_lock(ctl)
+    done = ctl("add", "web1", disk, status=1, env={"NBD_EXPORT_LOCK_PATIENCE": "1"})
+    assert "another nbdctl keeps changing" in done.stderr and ".lock" in done.stderr
+    assert ctl.files() == []
+    os.close(lock)
+
+
+def test_nobody_else_can_hold_the_lock(ctl, disk, systemd):
+    """Any user may open, and so lock, a folder that he can read."""
+    folder = os.open(ctl.exports, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    ctl("add", "web1", disk)
+    systemd()
+    ctl("remove", "web1")
+    os.close(folder)
+    for lock in (ctl.exports / ".lock", ctl.runtime / "nbdctl.lock"):
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def hold_lock(ctl):
+    lock = os.open(ctl.exports / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 # A folder that takes no more
@@ -437,6 +542,78 @@ def test_reload_goes_on_after_one_that_does_not_start(ctl, disk, systemd):
     done = ctl("reload", status=1)
     assert "nbd-export@a.socket" in done.stderr
     assert "StartUnit nbd-export@b.socket" in manager.calls()
+
+
+def test_reload_waits_for_no_device_that_is_not_there(ctl, systemd):
+    """Its unit's job would take a minute and a half; the device starts the socket when it comes."""
+    ctl.write("a", "Device=/dev/nbd-export/none\nStartAtBoot=yes")
+    manager = systemd("job:nbd-export@a.socket=never", "job:nbd-export@a.service=never")
+    done = ctl("reload")
+    assert "reloaded 1 export" in done.stdout and "/dev/nbd-export/none" in done.stderr
+    # systemd starts it with the device; a job for it would time out, by nobody's fault.
+    assert [call for call in manager.calls() if call.startswith("StartUnit")] == []
+
+
+def test_reload_stops_what_has_no_file_any_more(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    ctl.write("bad", "Nonsense=1")
+    manager = systemd(*(f"state:nbd-export@{unit}=active" for unit in (
+        "web1.socket", "bad.socket", "gone.socket", "gone.service")),
+        "state:nbd-export@idle.service=inactive", "state:nbd-other@x.socket=active")
+    (ctl.runtime / "instances" / "gone").mkdir(parents=True)
+    done = ctl("reload", status=1)
+    assert "stopped gone" in done.stdout and "Nonsense" in done.stderr
+    assert [c for c in manager.calls() if c.startswith("StopUnit")] == [
+        "StopUnit nbd-export@gone.socket", "StopUnit nbd-export@gone.service"]
+    assert not (ctl.runtime / "instances" / "gone").exists()
+
+
+def test_reload_goes_on_with_what_has_clients_and_names_it(ctl, fake_export, systemd):
+    export = fake_export(*CLIENT, label="gone")
+    (ctl.exports / "gone.conf").unlink()
+    manager = systemd("state:nbd-export@gone.socket=active", "state:nbd-export@gone.service=active")
+    said = ctl("reload", status=1).stderr
+    assert "gone has no file any more" in said and "192.0.2.1:4711" in said
+    assert "nbdctl remove gone" in said
+    assert export.calls() == ["ListClients"]
+    assert not [c for c in manager.calls() if c.startswith("StopUnit")]
+
+
+def test_remove_forgets_what_was_set_for_the_units(ctl, disk, systemd):
+    """Or the next export of that label would have it: systemctl set-property, edit."""
+    ctl.write("web1", f"Device={disk}")
+    path = "/etc/systemd/system.control/nbd-export@web1.service.d/50-CPUQuota.conf"
+    manager = systemd(f"reverted:nbd-export@web1.service={path}")
+    assert path in ctl("remove", "web1").stderr
+    calls = [c for c in manager.calls() if c.split()[0] in ("RevertUnitFiles", "Reload")]
+    assert calls == ["RevertUnitFiles"] * 2 + ["Reload"]
+
+
+def test_remove_names_what_it_could_not_forget(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    systemd("error:RevertUnitFiles=Read-only file system")
+    assert "systemctl revert nbd-export@web1.service" in ctl("remove", "web1").stderr
+
+
+def test_remove_again_makes_up_for_a_stop_that_failed(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    active = "state:nbd-export@web1.socket=active"
+    systemd(active, "error:StopUnit=Not today.")
+    assert "Not today." in ctl("remove", "web1", status=1).stderr
+    assert ctl.files() == []
+    ctl.folder.joinpath("systemd").unlink()
+    manager = systemd(active)
+    assert ctl("remove", "web1").stdout == "removed web1\n"
+    assert "StopUnit nbd-export@web1.socket" in manager.calls()
+
+
+def test_remove_of_nothing_but_a_folder_clears_it(ctl, systemd):
+    systemd("state:nbd-export@web1.socket=inactive")
+    folder = ctl.runtime / "instances" / "web1"
+    folder.mkdir(parents=True)
+    ctl("remove", "web1")
+    assert not folder.exists()
+    assert "there is no export web1" in ctl("remove", "web1", status=1).stderr
 
 
 def test_reload_names_a_bad_file_and_does_the_rest(ctl, disk):

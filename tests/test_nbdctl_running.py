@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""nbdctl: what looks at exports and what changes running ones, with stand-ins for the daemons and
-with a running `nbdctl serve`; and the journal."""
+"""nbdctl: what looks at exports, with stand-ins for the daemons."""
 
-import calendar
 import json
-import os
 import pathlib
 import re
+import resource
 import signal
-import socket
-import subprocess
 import time
 
 import pytest
 
-from conftest import MIB, needs_root, wait_until
-from nbdctl import (CLIENT, Ctl, ctl, disk, fake, fake_export,  # noqa: F401, fixtures
-                    served, short_folder, systemd)
-from nbdwire import EXTENDED, PATIENCE, SIMPLE
+from conftest import MIB
+from nbdctl import ctl, disk, fake, fake_export, short_folder, systemd  # noqa: F401, fixtures
+from nbdctl import ATTENTION, CLIENT
 
 LISTING = ("list", "show web1", "status", "clients", "check")
 
@@ -107,15 +102,109 @@ def test_the_durability_of_a_block_device_is_what_the_kernel_says(ctl, loop_disk
     assert words.startswith("volatile" if cache == "write back" else "no volatile")
 
 
+def test_what_failed_to_start_is_failed_and_says_why(ctl, disk, systemd):
+    """systemd has tried, and no client is to be needed to find out."""
+    ctl.write("web1", f"Device={disk}")
+    ctl.write("calm", f"Device={disk}\nName=other")
+    systemd("state:nbd-export@web1.service=failed", "state:nbd-export@web1.socket=active",
+            f"status:nbd-export@web1.service=cannot open {disk}: Permission denied",
+            "state:nbd-export@calm.socket=active")
+    rows = {row["label"]: row for row in ctl.json("list", "-o", "+reason")}
+    assert rows["web1"]["state"] == "failed"
+    assert rows["web1"]["reason"] == f"cannot open {disk}: Permission denied"
+    assert rows["calm"]["state"] == "inactive" and rows["calm"]["reason"] is None
+    problems, said = ctl.problems()
+    assert problems == ["web1"] and "Permission denied" in said
+    assert ctl.json("show", "web1")[0]["state"] == "failed"
+
+
+def test_what_no_client_can_reach_says_so(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    systemd()
+    (row,) = ctl.json("list", "-o", "+reason")
+    assert row["state"] == "inactive"
+    assert "systemctl start nbd-export@web1.socket" in row["reason"]
+    problems, said = ctl.problems()
+    assert problems == ["web1"] and "systemctl start nbd-export@web1.socket" in said
+
+
+def test_that_nobody_listens_for_clients_needs_attention(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    systemd("state:nbd-export@web1.socket=active")
+    problems, said = ctl.problems()
+    assert problems == [] and "systemctl enable --now nbd-negotiator.socket" in said
+
+
+def test_what_can_be_reached_and_waits_for_its_first_client_is_calm(ctl, disk, systemd):
+    ctl.write("web1", f"Device={disk}")
+    systemd("state:nbd-export@web1.socket=active", "state:nbd-negotiator.socket=active")
+    assert ctl.json("status")[0]["problems"] == []
+
+
+@pytest.mark.parametrize("times", [0, 1, 7])
+def test_what_is_started_again_and_again_is_a_problem(ctl, disk, systemd, times):
+    ctl.write("web1", f"Device={disk}")
+    systemd("state:nbd-export@web1.service=activating", f"restarts:nbd-export@web1.service={times}",
+            "state:nbd-export@web1.socket=active", "state:nbd-negotiator.socket=active")
+    (row,) = ctl.json("list", "-o", "+reason")
+    assert row["state"] == "starting"
+    if times == 0:
+        assert row["reason"] is None and ctl.json("status")[0]["problems"] == []
+    else:
+        assert f"ended {times} time" in row["reason"]
+        problems, said = ctl.problems()
+        assert problems == ["web1"] and row["reason"] in said
+
+
+def test_what_runs_without_a_file_is_listed_with_its_clients_and_is_a_problem(ctl, fake_export):
+    fake_export("Name=s:shop", "Device=s:/dev/shop", "Connections=u:1", *CLIENT)
+    fake_export("Name=s:calm", label="calm")
+    (ctl.exports / "web1.conf").unlink()
+    rows = {row["label"]: row for row in ctl.json("list", "-o", "+reason")}
+    assert rows["calm"]["state"] == "serving"
+    assert rows["web1"]["state"] == "no-file" and "nbdctl remove web1" in rows["web1"]["reason"]
+    assert (rows["web1"]["name"], rows["web1"]["device"], rows["web1"]["clients"]) == \
+        ("shop", "/dev/shop", 1)
+    assert [row["export"] for row in ctl.json("clients")] == ["web1"]
+    problems, said = ctl.problems()
+    assert problems == ["web1"] and "web1: no-file: it runs, but has no file" in said
+    (row,) = ctl.json("status", status=ATTENTION)
+    assert (row["exports"], row["running"], row["clients"]) == (1, 2, 1)
+
+
+def test_what_clients_can_start_without_a_file_is_listed_and_is_a_problem(ctl, systemd):
+    systemd("state:nbd-export@gone.socket=active", "state:nbd-export@old.socket=inactive",
+            "state:nbd-negotiator.socket=active")
+    (ctl.runtime / "instances" / "left").mkdir(parents=True)        # of one that has ended
+    (row,) = ctl.json("list", "-o", "+reason")
+    assert (row["label"], row["state"], row["clients"]) == ("gone", "no-file", 0)
+    problems, said = ctl.problems()
+    assert problems == ["gone"] and "clients may start it, but has no file" in said
+
+
+def test_list_needs_no_systemd(ctl, disk):
+    ctl.write("web1", f"Device={disk}")
+    ctl.env["NBD_EXPORT_SYSTEMD"] = f"unix:path={ctl.folder}/nobody"
+    assert ctl.json("list")[0]["state"] == "inactive"
+
+
+def test_the_failed_flush_of_what_does_not_run_is_seen(ctl, disk):
+    ctl.write("web1", f"Device={disk}")
+    ctl.latch(disk, "disk on fire\n")
+    assert ctl.json("show", "web1")[0]["flush-failed"] == "disk on fire"
+    problems, said = ctl.problems()
+    assert problems == ["web1"] and "disk on fire" in said and "clear-error" in said
+
+
 def test_status_is_a_summary_with_a_line_for_each_problem(ctl, fake_export, fake):
     fake_export("FlushFailed=s:disk on fire", "Connections=u:2", "BytesRead=t:1048576")
     ctl.write("bad", "Nonsense=1")
     fake(ctl.runtime / "negotiator" / "control", "Handshakes=u:3", "Clients=u:2", "Refused=t:4",
          "Since=t:1700000000000000")
-    done = ctl("status")
+    done = ctl("status", status=ATTENTION)
     assert "disk on fire" in done.stderr and "clear-error" in done.stderr
     assert "Nonsense" in done.stderr and "1 MiB" in done.stdout
-    (row,) = ctl.json("status")
+    (row,) = ctl.json("status", status=ATTENTION)
     assert row["negotiator"] == "running" and row["handshakes"] == 3 and row["refused"] == 4
     assert row["problems"] == ["web1"] and row["clients"] == 2 and row["bad-files"] == 1
 
@@ -132,6 +221,53 @@ def test_an_export_that_does_not_answer_keeps_no_other_from_being_listed(ctl, fa
     rows = {row["label"]: row for row in ctl.json("list", "-o", "+reason")}
     assert rows["mute"]["state"] == "no-answer" and "does not answer" in rows["mute"]["reason"]
     assert rows["web1"]["state"] == "serving"
+
+
+@pytest.mark.parametrize("verb", ["list", "status", "clients"])
+def test_many_that_do_not_answer_take_no_longer_than_one_and_hide_nobody(ctl, fake_export, fake,
+                                                                         verb):
+    silent = [f"mute{i}" for i in range(4)]
+    for label in silent:
+        fake_export("silent:GetAll", "silent:ListClients", label=label)
+    stopped = fake_export(label="stopped")
+    stopped.child.send_signal(signal.SIGSTOP)
+    negotiator = fake(ctl.runtime / "negotiator" / "control")
+    negotiator.child.send_signal(signal.SIGSTOP)
+    fake_export("Connections=u:1", *CLIENT)
+    began = time.monotonic()
+    done = ctl(verb, "--json", status={"list": 0, "status": ATTENTION, "clients": 1}[verb])
+    assert time.monotonic() - began < 6
+    (rows,) = json.loads(done.stdout).values()
+    if verb == "list":
+        assert {row["label"]: row["state"] for row in rows} == dict.fromkeys(
+            [*silent, "stopped"], "no-answer") | {"web1": "serving"}
+    elif verb == "status":
+        assert rows[0]["negotiator"] == "no-answer" and rows[0]["clients"] == 1
+        assert sorted(rows[0]["problems"]) == [*silent, "stopped"] and rows[0]["running"] == 1
+    else:
+        assert [(row["export"], row["connection"]) for row in rows] == [("web1", 7)]
+    for label in [*silent, "stopped"] if verb != "list" else []:
+        assert f"{label} does not answer" in done.stderr
+
+
+def test_a_call_of_one_that_is_stopped_ends_with_a_sentence(ctl, fake_export):
+    fake_export().child.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert "no answer" in ctl("kick", "web1", "7", status=1).stderr
+    assert ctl.json("show", "web1")[0]["state"] == "no-answer"
+    assert time.monotonic() - began < 14
+
+
+def test_more_exports_are_asked_at_once_than_a_process_may_have_open_by_default(ctl, fake_export):
+    """Each takes a descriptor, and the soft limit is for programs that use select(2)."""
+    for i in range(40):
+        fake_export(label=f"web{i}")
+    rows = json.loads(ctl("list", "--json", preexec_fn=few_descriptors).stdout)["exports"]
+    assert [row["state"] for row in rows] == ["serving"] * 40
+
+
+def few_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 4096))
 
 
 def test_clients_shows_all_about_each(ctl, fake_export):
@@ -174,290 +310,3 @@ def test_check_of_some_labels_looks_at_those(ctl, disk):
     assert "typo" not in ctl("check", "good").stdout
     ctl("check", "typo", "good", status=1)
     assert "there is no such export" in ctl("check", "none", status=1).stdout
-
-
-# remove, kick, drain, clear-error with stand-ins
-
-
-def test_remove_refuses_while_clients_are_connected_and_names_them(ctl, fake_export):
-    export = fake_export(*CLIENT)
-    said = ctl("remove", "web1", status=1).stderr
-    assert "1 client: 192.0.2.1:4711" in said and "--drain" in said
-    assert ctl.files() == ["web1.conf"] and export.calls() == ["ListClients"]
-
-
-def test_remove_names_a_few_of_many_clients(ctl, fake_export):
-    fake_export(*CLIENT * 40)
-    said = ctl("remove", "web1", status=1).stderr
-    assert "40 clients" in said and "..." in said
-
-
-def test_remove_with_drain_waits_for_it(ctl, fake_export, systemd):
-    systemd()
-    export = fake_export(*CLIENT)
-    ctl("remove", "web1", "--drain")
-    assert export.calls() == ["Drain"] and ctl.files() == []
-
-
-def test_a_drain_that_lasts_too_long_leaves_the_export_as_it_was(ctl, fake_export, systemd):
-    manager = systemd()
-    export = fake_export("silent:Drain")
-    said = ctl("remove", "web1", "--drain=1", status=1).stderr
-    assert "not drained after 1 s" in said and ctl.files() == ["web1.conf"]
-    assert export.calls() == ["Drain", "Resume"] and manager.calls() == []
-
-
-def test_remove_with_force_asks_nobody(ctl, fake_export, systemd):
-    systemd()
-    export = fake_export(*CLIENT, "silent:ListClients")
-    ctl("remove", "web1", "--force")
-    assert export.calls() == [] and ctl.files() == []
-
-
-def test_remove_does_not_say_removed_of_what_goes_on_running(ctl, fake_export):
-    fake_export()
-    assert "still runs" in ctl("remove", "web1", status=1).stderr
-
-
-def test_remove_leaves_no_trace_in_the_runtime_folder(ctl, disk, systemd):
-    systemd()
-    ctl.write("web1", f"Device={disk}")
-    folder = ctl.runtime / "instances" / "web1"
-    folder.mkdir(parents=True)
-    (folder / "flush-failed-x").write_text("bad\n")
-    assert "no bitmaps" in ctl("remove", "web1", "--purge").stdout
-    assert not folder.exists()
-
-
-def test_remove_leaves_alone_what_it_does_not_know(ctl, disk, systemd):
-    systemd()
-    ctl.write("web1", f"Device={disk}")
-    folder = ctl.runtime / "instances" / "web1"
-    folder.mkdir(parents=True)
-    (folder / "precious").write_text("")
-    assert "cannot remove" in ctl("remove", "web1").stderr
-    assert (folder / "precious").exists()
-
-
-def test_remove_takes_a_bad_file_too(ctl):
-    ctl.write("web1", "Nonsense=1")
-    ctl("remove", "web1")
-    assert ctl.files() == []
-
-
-def test_kick_and_its_failure_are_told(ctl, fake_export):
-    export = fake_export(*CLIENT, *CLIENT)
-    assert ctl("kick", "web1", "7").stdout == "kicked client 7 of web1\n"
-    assert ctl("kick", "web1", "--all").stdout == "kicked 2 clients of web1\n"
-    assert export.calls() == ["Kick 7", "ListClients", "Kick 7", "Kick 7"]
-    other = fake_export("error:Kick=there is no connection 9", label="db")
-    assert "there is no connection 9" in ctl("kick", "db", "9", status=1).stderr
-    assert other.calls() == ["Kick 9"]
-
-
-def test_replace_of_a_running_export_says_what_waits_for_a_restart(ctl, fake_export, disk):
-    export = fake_export("Connections=u:2")
-    said = ctl("add", "web1", disk, "--threads=2", "--description=x", "--replace").stderr
-    assert "2 clients" in said and "Threads=" in said and "systemctl restart" in said
-    assert "Description=" not in said and "Reload" in export.calls()
-
-
-def test_clear_error_tells_what_it_cleared(ctl, fake_export):
-    fake_export("answer:ClearError=disk on fire")
-    assert "disk on fire" in ctl("clear-error", "web1").stdout
-
-
-def test_clear_error_of_what_does_not_run_removes_what_was_remembered(ctl, disk):
-    ctl.write("web1", f"Device={disk}")
-    assert "no flush has failed" in ctl("clear-error", "web1", status=1).stderr
-    folder = ctl.runtime / "instances" / "web1"
-    folder.mkdir(parents=True)
-    (folder / "flush-failed-x").write_text("disk on fire at 4\n")
-    assert "disk on fire" in ctl("clear-error", "web1").stdout
-    assert list(folder.iterdir()) == []
-
-
-def test_a_socket_that_one_may_not_connect_to_is_told(ctl, fake_export):
-    needs_root()
-    fake_export()
-    for path in (ctl.folder, ctl.exports, ctl.runtime):
-        path.chmod(0o755)
-    (ctl.runtime / "instances").chmod(0o755)
-    (ctl.runtime / "instances" / "web1").chmod(0o700)
-    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
-    assert "Permission denied" in ctl("drain", "web1", status=1, **nobody).stderr
-    (row,) = json.loads(ctl("list", "--json", **nobody).stdout)["exports"]
-    assert row["state"] == "unknown" and row["clients"] is None
-
-
-def test_bytes_that_are_no_dbus_are_a_failure_not_a_hang(ctl, disk):
-    ctl.write("web1", f"Device={disk}")
-    path = ctl.runtime / "instances" / "web1" / "control"
-    path.parent.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(8)
-        child = ctl.start("drain", "web1")
-        conn, _ = listener.accept()
-        conn.sendall(b"HTTP/1.0 400 What?\r\n\r\n" * 100)
-        conn.close()
-        _, said = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 1 and said.startswith("nbdctl: ")
-
-
-# The real daemons, by `nbdctl serve`
-
-
-def test_list_show_and_status_tell_of_what_serves(served):
-    server, ctl = served()
-    with server.client("web1") as client:
-        client.write(0, b"x" * 4096)
-        rows = {row["label"]: row for row in ctl.json("list", "-o", "+written,since")}
-        assert rows["web1"]["state"] == "serving" and rows["web1"]["clients"] == 1
-        assert rows["web1"]["written"] == 4096 and rows["db"]["clients"] == 0
-        (shown,) = ctl.json("show", "web1")
-        assert shown["sector"] and shown["engine"] in ("io_uring", "threads")
-        assert shown["clients"] == 1 and shown["written"] == 4096
-        (status,) = ctl.json("status")
-    assert status["negotiator"] == "running" and status["running"] == 2 and status["clients"] == 1
-
-
-@pytest.mark.parametrize("mode, word", [(SIMPLE, "simple"), (EXTENDED, "extended")])
-def test_clients_tells_of_real_ones(served, mode, word):
-    server, ctl = served()
-    with server.client("db", mode=mode):
-        (row,) = ctl.json("clients")
-    assert row["export"] == "db" and row["mode"] == word and row["address"].startswith("unix:")
-    since = calendar.timegm(time.strptime(row["since"], "%Y-%m-%dT%H:%M:%SZ"))
-    assert abs(since - time.time()) < 60
-
-
-def test_a_kicked_client_is_gone_and_may_come_again(served):
-    server, ctl = served()
-    client = server.client("web1")
-    (row,) = ctl.json("clients", "web1")
-    ctl("kick", "web1", str(row["connection"]))
-    with pytest.raises((EOFError, OSError, AssertionError)):
-        client.read(0, 512)
-    wait_until(lambda: ctl.json("clients") == [], "the client to be gone")
-    server.client("web1").read(0, 512)
-
-
-def test_drain_closes_clients_and_resume_lets_them_in(served):
-    server, ctl = served()
-    server.client("web1")
-    assert "drained web1" in ctl("drain", "web1").stdout
-    assert {row["label"]: row["state"] for row in ctl.json("list")} == {"web1": "drained",
-                                                                        "db": "serving"}
-    with pytest.raises(Exception):
-        server.client("web1")
-    server.client("db").read(0, 512)
-    assert "serves again" in ctl("resume", "web1").stdout
-    server.client("web1").read(0, 512)
-
-
-def test_reload_is_heard_by_all(served):
-    server, ctl = served()
-    with server.client("web1") as client:
-        ctl("reload")
-        client.read(0, 512)
-    server.wait_for_log("nbd-negotiator: settings were read again")
-
-
-def test_add_and_remove_are_not_for_serve(served, disk):
-    _, ctl = served()
-    for words in (["add", "new", disk], ["remove", "web1"]):
-        done = subprocess.run([ctl.program, *words], capture_output=True, text=True, timeout=60,
-                              env=dict(ctl.env, NBD_EXPORT_RUNTIME=str(ctl.runtime)))
-        assert done.returncode == 1 and "serves what it was started with" in done.stderr
-
-
-def test_the_environment_tells_where_serve_is(served):
-    _, ctl = served()
-    done = subprocess.run([ctl.program, "list", "--noheadings", "-olabel,state"], text=True,
-                          env=dict(ctl.env, NBD_EXPORT_RUNTIME=str(ctl.runtime)),
-                          capture_output=True, timeout=60)
-    assert done.stdout.split() == ["db", "serving", "web1", "serving"]
-
-
-def test_an_idle_export_of_serve_ends_and_comes_back_with_its_next_client(serve, programs, disk,
-                                                                         short_folder):
-    folder = short_folder / "conf"
-    folder.mkdir()
-    (folder / "web1.conf").write_text(f"[Export]\nDevice={disk}\nIdleTimeout=1\n")
-    server = serve(config=folder)
-    server.lossy = True
-    ctl = Ctl(programs.nbdctl, short_folder)
-    (ctl.runtime,) = server.runtime.iterdir()
-    ctl.exports = ctl.runtime / "exports"
-    for _ in range(2):
-        server.client("web1").close()
-        wait_until(lambda: server.pids("nbd-export") == [], "the export to end")
-        assert ctl.json("list")[0]["state"] == "inactive"
-    server.client("web1").read(0, 512)
-    assert ctl.json("list")[0]["state"] == "serving"
-    assert "exit code" not in server.log()
-
-
-# log
-
-
-def test_log_says_that_there_is_nothing(ctl, tmp_path):
-    done = ctl("log", "web1", "-D", tmp_path)
-    assert done.stdout == "" and "no entry about web1" in done.stderr
-
-
-def test_log_of_a_folder_that_is_not_there_is_status_1(ctl):
-    assert "journal" in ctl("log", "web1", "-D", "/nonexistent", status=1).stderr
-
-
-def journal_entries():
-    """For systemd-journal-remote, in its export format."""
-    base = 1700000000000000
-    texts = [
-        ("_SYSTEMD_UNIT=nbd-export@web1.service", "first of web1"),
-        ("_SYSTEMD_UNIT=nbd-export@db.service", "of another"),
-        ("_SYSTEMD_UNIT=nbd-negotiator.service\nEXPORT=web1", "refused by the negotiator"),
-        ("_SYSTEMD_UNIT=nbd-negotiator.service\nEXPORT=db", "of another again"),
-        ("_SYSTEMD_UNIT=liar.service\nEXPORT=web1", "a lie"),
-        ("_SYSTEMD_UNIT=init.scope\n_PID=1\nUNIT=nbd-export@web1.socket", "Listening on web1"),
-        ("_SYSTEMD_UNIT=nbd-export@web1.service", "last of web1"),
-    ]
-    return "".join(
-        f"__REALTIME_TIMESTAMP={base + i * 1000000}\n__MONOTONIC_TIMESTAMP={1000000 * (i + 1)}\n"
-        f"_BOOT_ID={'0123456789abcdef' * 2}\n_HOSTNAME=box\nSYSLOG_IDENTIFIER=nbd\n"
-        f"{fields}\nMESSAGE={text}\n" + ("" if "_PID" in fields else "_PID=42\n") + "\n"
-        for i, (fields, text) in enumerate(texts))
-
-
-@pytest.fixture
-def journal(tmp_path):
-    remote = "/lib/systemd/systemd-journal-remote"
-    if not os.access(remote, os.X_OK):
-        pytest.skip("systemd-journal-remote is not installed")
-    subprocess.run([remote, "-o", tmp_path / "x.journal", "-"], input=journal_entries().encode(),
-                   check=True, capture_output=True, timeout=60)
-    return tmp_path
-
-
-def test_log_prints_what_is_about_the_export_as_journalctl_does(ctl, journal):
-    lines = ctl("log", "web1", "-D", journal, env={"TZ": "UTC"}).stdout.splitlines()
-    assert [line.split(": ", 1)[1] for line in lines] == [
-        "first of web1", "refused by the negotiator", "Listening on web1", "last of web1"]
-    assert lines[0] == "Nov 14 22:13:20 box nbd[42]: first of web1"
-
-
-@pytest.mark.parametrize("n, expected", [(0, 0), (1, 1), (3, 3), (4, 4), (100, 4)])
-def test_log_prints_the_last_lines(ctl, journal, n, expected):
-    lines = ctl("log", "web1", "-D", journal, "-n", str(n)).stdout.splitlines()
-    assert len(lines) == expected
-    assert not lines or lines[-1].endswith("last of web1")
-
-
-def test_log_follows_until_it_is_interrupted(ctl, journal):
-    child = ctl.start("log -f", "web1", "-D", journal)
-    for text in ("first of web1", "refused", "Listening", "last of web1"):
-        assert text in child.stdout.readline()
-    assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=PATIENCE)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import nbdchannel as channel
 import nbdwire as wire
@@ -17,8 +18,8 @@ import pytest
 from conftest import needs_root, run, wait_until
 from nbdchannel import REFUSAL, RESERVE
 from nbdwire import PATIENCE
+from negotiator_bench import Bench, asks_go
 from test_access import HERE, configure, enters, refused_with, sees
-from test_channel_negotiator import Bench, asks_go
 from test_links import is_sanitized
 
 OBJECT = ("/org/nbd_export/negotiator", "org.nbd_export.Negotiator1")
@@ -51,6 +52,7 @@ class Reloading(Bench):
         told = self.told_until("READY=1")
         order = [t for t in told if not t.startswith("STATUS=")]
         assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", order[0]), order
+        self.last_status = order[-1].split("STATUS=")[1]
         return order[-1]
 
 
@@ -163,8 +165,11 @@ def test_a_bad_file_leaves_the_old_settings_standing_and_is_logged(bench):
     assert sees(bench) == [(b"disk", b"good"), (b"other", b"new")]
     (line,) = kept(bench)
     assert "disk.conf:3: Allow=everybody" in line
+    assert bench.last_status.endswith("; a file of settings is bad (see the journal), "
+                                      "older ones hold")
     bench.export(Description="mended")
     bench.reload()
+    assert bench.last_status.endswith(" refused")
     assert sees(bench)[0] == (b"disk", b"mended")
 
 
@@ -174,7 +179,9 @@ def test_a_bad_file_that_is_new_is_skipped(bench):
     (bench.exports / "bad.conf").write_text("[Export]\n")
     bench.reload()
     assert len(sees(bench)) == 1
-    assert "bad.conf: Device= is missing; the file is skipped" in bench.process.log
+    (line,) = [line for line in bench.process.log.splitlines() if "is skipped" in line]
+    assert line.startswith("nbd-negotiator[bad]: ")
+    assert line.endswith("bad.conf: Device= is missing; the file is skipped")
 
 
 def test_a_bad_negotiator_conf_leaves_the_old_one_standing(bench):
@@ -189,6 +196,7 @@ def test_a_bad_negotiator_conf_leaves_the_old_one_standing(bench):
     bench.reload()
     assert sees(bench) == [(b"open", b""), (b"third", b"")], "only the good files changed"
     assert "negotiator.conf:3: MaxClients=0" in kept(bench)[0]
+    assert "older ones hold" in bench.last_status
     configure(bench, Allow="any")
     bench.reload()
     assert len(sees(bench)) == 3
@@ -279,6 +287,73 @@ def test_inside_the_sandbox_only_settings_can_be_read(programs, tmp_path):
         assert not readable(path), path
 
 
+def without_landlock(program, folder):
+    """That program on a kernel that does not know Landlock: seccomp answers for it."""
+    wrapper = folder / "without-landlock"
+    wrapper.write_text(f"""#!/usr/bin/python3
+import ctypes, os, struct, sys
+def op(code, jt, jf, k):
+    return struct.pack("<HBBI", code, jt, jf, k)
+rules = (op(0x20, 0, 0, 0)                                        # the call's number
+         + op(0x15, 0, 1, 444) + op(0x06, 0, 0, 0x00050000 | 38)  # landlock_create_ruleset: ENOSYS
+         + op(0x06, 0, 0, 0x7fff0000))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0                            # PR_SET_NO_NEW_PRIVS
+at = ctypes.create_string_buffer(rules)
+assert libc.prctl(22, 2, struct.pack("<HxxxxxxQ", 4, ctypes.addressof(at)), 0, 0) == 0
+os.execv({str(program)!r}, [{str(program)!r}, *sys.argv[1:]])
+""")
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def test_without_landlock_a_reload_ends_it_to_be_started_again(bench):
+    if is_sanitized(bench.binary):
+        pytest.skip("a sanitizer needs files that the sandbox forbids")
+    bench.binary = without_landlock(bench.binary, bench.folder)
+    fake = bench.export()
+    bench.begin()
+    _, handed, _, end = enters(bench, fake)
+    busctl(bench, "call", "org.x", *OBJECT, "Reload")
+    assert bench.process.wait() == 75  # RestartForceExitStatus= in the unit
+    assert "no Landlock" in bench.process.log
+    handed.sendall(b"still here")
+
+
+def test_files_that_the_sandbox_does_not_know_are_read_by_the_next_one(bench):
+    if is_sanitized(bench.binary):
+        pytest.skip("a sanitizer needs files that the sandbox forbids")
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 1:  # landlock_create_ruleset(2): the version
+        pytest.skip("this kernel has no Landlock")
+    fake = bench.export()
+    (bench.folder / "etc").mkdir()
+    bench.begin(f"--config={bench.folder}/etc/negotiator.conf")
+    _, handed, _, end = enters(bench, fake)
+    bench.exports.rename(bench.folder / "old")
+    bench.exports.mkdir()
+    busctl(bench, "call", "org.x", *OBJECT, "Reload")
+    assert bench.process.wait() == 75
+    assert "another place" in bench.process.log
+    handed.sendall(b"still here")
+
+
+def test_a_folder_of_exports_that_is_not_there_is_an_empty_one(bench):
+    bench.exports.rmdir()
+    bench.begin()
+    assert sees(bench) == []
+    assert "no exports until there is one" in bench.process.log
+
+
+def test_bad_settings_at_the_start_are_told_at_once_and_end_it_after_a_pause(bench):
+    bench.config = bench.folder / "negotiator.conf"
+    bench.config.write_text("[Negotiator]\nColour=red\n")
+    process = bench.start(f"--config={bench.config}", "--pause=3600", wait_ready=False)
+    said = process.notified.wait("STATUS=cannot start")
+    assert "negotiator.conf:2" in said and "tried again" in said
+    assert process.log.count("negotiator.conf:2") == 1 and process.alive()
+    assert process.stop() == 1
+
+
 # STATUS= and the control socket ----------------------------------------------------------
 
 
@@ -362,7 +437,7 @@ def test_others_may_read_and_not_change(bench):
     done = subprocess.run([*as_nobody, "call", "org.x", *OBJECT, "Reload"], capture_output=True,
                           text=True, check=False, timeout=PATIENCE)
     assert done.returncode != 0 and "only root" in done.stderr
-    assert "Reload is for root: not done" in bench.process.log
+    assert "user 65534" in bench.process.log and "may not call Reload" in bench.process.log
 
 
 def test_callers_that_come_go_and_talk_nonsense_hold_up_nobody(bench):
@@ -381,6 +456,17 @@ def test_callers_that_come_go_and_talk_nonsense_hold_up_nobody(bench):
         assert len(sees(bench)) == 1
     wait_until(lambda: bench.process.n_fds() <= before, f"fds {bench.process.fds()}")
     assert busctl(bench, "get-property", "org.x", *OBJECT, "Exports") == "u 1"
+
+
+def test_a_caller_that_says_nothing_does_not_delay_the_end(bench):
+    bench.export()
+    bench.begin()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as caller:
+        caller.connect(str(bench.control))
+        assert busctl(bench, "get-property", "org.x", *OBJECT, "Exports") == "u 1"
+        began = time.monotonic()
+        assert bench.process.stop() == 0
+        assert time.monotonic() - began < 10
 
 
 def test_the_control_socket_is_for_its_group(bench):

@@ -150,23 +150,6 @@ def documented(name):
     return (ROOT / "docs" / name).read_text()
 
 
-def test_every_key_of_an_export_is_documented():
-    source = (ROOT / "daemon/base/export-settings.c").read_text()
-    keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
-    assert "Device" in keys
-    assert [key for key in keys if f"| `{key}=` |" not in documented("configuration.md")] == []
-
-
-@pytest.mark.parametrize("words", [["nbdctl", "serve"], ["negotiator"], ["export"]])
-def test_every_option_of_a_program_is_documented(programs, words):
-    program = getattr(programs, words[0])
-    said = subprocess.run([program, *words[1:], "--help"], capture_output=True, text=True,
-                          timeout=60).stdout
-    options = set(re.findall(r"^  (--[a-z-]+)", said, re.M)) - {"--help", "--version"}
-    assert "--debug" in options
-    assert [o for o in sorted(options) if f"`{o}" not in documented("configuration.md")] == []
-
-
 def test_every_option_error_that_is_sent_is_documented():
     sources = [*(ROOT / "daemon/negotiator").glob("*.c"), *(ROOT / "daemon/wire").glob("option.c")]
     text = "".join(path.read_text() for path in sources)
@@ -176,7 +159,7 @@ def test_every_option_error_that_is_sent_is_documented():
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/testing.md",
-                                  "docs/processes.md", "docs/configuration.md",
+                                  "docs/processes.md", "docs/configuration.md", "docs/control.md",
                                   "docs/protocol.md"])
 def test_files_that_a_document_names_are_there(name):
     text = (ROOT / name).read_text()

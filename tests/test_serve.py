@@ -109,7 +109,8 @@ def test_version_is_told(nbdctl):
     (["serve", "--unix", "", "disk"], "empty"),
     (["serve", "--memory", "1M", "disk"], "too little"),
     (["serve", "--memory", "much", "disk"], "--memory"),
-    (["serve", "--max-connections", "0", "disk"], "nobody could get in"),
+    (["serve", "--max-connections", "0", "disk"], "not between 1 and 65472"),
+    (["serve", "--max-connections", "65473", "disk"], "not between 1 and 65472"),
     (["serve", "--direct", "maybe", "disk"], "yes or no"),
     (["serve", "--shared", "disk"], "--shared needs --read-only"),
     (["serve", "--config", "/etc", "disk"], "not both"),
@@ -138,6 +139,48 @@ def test_an_address_that_others_reach_is_refused(nbdctl, address):
     done = nbdctl("serve", "--listen", address, "disk")
     assert done.returncode == 2
     assert address in done.stderr and "--insecure-listen" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_an_address_that_others_reach_needs_an_access_rule(nbdctl, file_disk, tmp_path, address):
+    folder = config(tmp_path / "conf", web=f"Device={file_disk(MIB)}")
+    done = nbdctl("serve", "--listen", address, "--config", folder)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    for word in (address, str(folder), "Allow=", "--insecure-listen"):
+        assert word in done.stderr
+
+
+def test_an_address_that_others_reach_is_served_to_whom_the_rules_let_in(serve, file_disk,
+                                                                         tmp_path):
+    disks = [file_disk(MIB, name=name) for name in ("one", "two", "three")]
+    folder = config(tmp_path / "conf", here=f"Device={disks[0]}\nAllow=127.0.0.2:read",
+                    there=f"Device={disks[1]}\nAllow=192.0.2.1", none=f"Device={disks[2]}")
+    server = serve(config=folder, listen="0.0.0.0:0", unix=False)
+    address = "127.0.0.1", server.tcp_address()[1]
+
+    def listed(**how):
+        return [name for name, _ in server.closing(Options(address, **how)).list()]
+
+    assert listed() == [b"none"]
+    assert listed(source="127.0.0.2") == [b"here", b"none"]
+    client = server.client("here", address=address, source="127.0.0.2")
+    assert client.flags & READ_ONLY
+    assert "none has no Allow=" in server.log() and "here has no" not in server.log()
+
+
+def test_an_export_without_rules_is_not_for_others_where_another_has_some(serve, file_disk,
+                                                                          tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        own = probe.getsockname()[0]
+    folder = config(tmp_path / "conf", web=f"Device={file_disk(MIB, name='one')}\nAllow={own}",
+                    db=f"Device={file_disk(MIB, name='two')}")
+    server = serve(config=folder, listen="0.0.0.0:0", unix=False)
+    address = own, server.tcp_address()[1]
+    assert server.closing(Options(address)).list() == [(b"web", b"")]
 
 
 def test_an_address_that_others_reach_is_served_if_one_insists(serve, file_disk):

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A control socket: accepts, and has one sd-bus for each caller. */
+#include "base/clock.h"
 #include "base/control-server.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,11 +18,12 @@
 #include "base/log.h"
 #include "base/text.h"
 
-#define CALLERS_MAX 16u
+#define CALLERS_MAX 64u                 /* more may come only as root */
 
 struct caller {
+	struct caller *next;
 	struct control_server *server;
-	sd_bus *bus;                    /* NULL: the place is free */
+	sd_bus *bus;
 };
 
 struct control_server {
@@ -28,21 +31,22 @@ struct control_server {
 	int fd;
 	sd_event *event;
 	sd_event_source *accepting;
-	struct caller callers[CALLERS_MAX];
+	struct caller *callers;
+	unsigned n_callers;
 };
 
-int control_listen(const char *path, int *ret_fd, struct failure *why)
+int control_listen(const char *path, const char *group, int *ret_fd, struct failure *why)
 {
-	const struct group *group;
+	const struct group *found;
 	AUTO_FD fd = -1;
 	int r = listen_unix(path, SOCK_STREAM, &fd, why);
 
 	if (r < 0)
-		return r;
+		return fail_while(why, "cannot listen at the control socket");
 	/* Without the right to give it to the group it stays with us and root. */
-	group = getgrnam(CONTROL_GROUP);
-	if (group)
-		(void) !chown(path, (uid_t) -1, group->gr_gid);
+	found = group ? getgrnam(group) : NULL;
+	if (found)
+		(void) !chown(path, (uid_t) -1, found->gr_gid);
 	if (chmod(path, 0660) < 0)
 		return fail(why, errno, "cannot set the mode of %.300s", path);
 	*ret_fd = take_fd(&fd);
@@ -63,9 +67,20 @@ static const sd_bus_vtable greeting[] = {
 	SD_BUS_VTABLE_END,
 };
 
+/* Answers have gone out as far as the caller's socket took them: nobody waits for the rest. */
 static void drop(struct caller *caller)
 {
-	caller->bus = sd_bus_close_unref(caller->bus);
+	struct control_server *server = caller->server;
+	struct caller **at = &server->callers;
+
+	while (*at != caller)
+		at = &(*at)->next;
+	*at = caller->next;
+	server->n_callers--;
+	if (caller->bus && server->object->left)
+		server->object->left(server->object->userdata, caller->bus);
+	sd_bus_close_unref(caller->bus);
+	free(caller);
 }
 
 static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
@@ -77,7 +92,7 @@ static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *ret_
 }
 
 /* Takes `fd` in every case.  -errno. */
-static int start_bus(struct caller *caller, int fd)
+static int make_bus(struct caller *caller, int fd)
 {
 	const struct control_object *object = caller->server->object;
 	sd_id128_t id;
@@ -93,7 +108,9 @@ static int start_bus(struct caller *caller, int fd)
 	if (r >= 0)
 		r = sd_bus_set_server(caller->bus, 1, id);
 	if (r >= 0)
-		r = sd_bus_start(caller->bus);
+		r = sd_bus_set_sender(caller->bus, object->interface);
+	if (r >= 0)                     /* else the end of the loop would wait for the caller */
+		r = sd_bus_set_close_on_exit(caller->bus, 0);
 	if (r >= 0)
 		r = sd_bus_add_object_vtable(caller->bus, NULL, "/org/freedesktop/DBus",
 		                             "org.freedesktop.DBus", greeting, NULL);
@@ -104,37 +121,80 @@ static int start_bus(struct caller *caller, int fd)
 		r = sd_bus_match_signal(caller->bus, NULL, NULL, "/org/freedesktop/DBus/Local",
 		                        "org.freedesktop.DBus.Local", "Disconnected",
 		                        on_disconnected, caller);
-	return r < 0 ? r : sd_bus_attach_event(caller->bus, caller->server->event, 0);
+	return r;
 }
 
-static struct caller *free_place(struct control_server *server)
+static int hear(struct control_server *server, sd_bus *bus)
 {
-	for (size_t i = 0; i < CALLERS_MAX; i++)
-		if (!server->callers[i].bus)
-			return &server->callers[i];
-	return NULL;
+	int r = sd_bus_start(bus);
+
+	return r < 0 ? r : sd_bus_attach_event(bus, server->event, SD_EVENT_PRIORITY_NORMAL);
+}
+
+void control_hear(struct control_server *server, sd_bus *caller)
+{
+	int r = hear(server, caller);
+
+	if (r < 0)
+		log_warning("cannot talk on the control socket: %s", strerror(-r));
+}
+
+/* Who is at the other end; false when that cannot be told any more. */
+static bool caller_of(int fd, struct ucred *ret)
+{
+	socklen_t len = sizeof *ret;
+
+	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret, &len) == 0;
+}
+
+/* Whoever keeps connections idle keeps root out last of all: never. */
+static bool has_room(const struct control_server *server, int fd)
+{
+	struct ucred who;
+
+	return caller_of(fd, &who) && (who.uid == 0 || server->n_callers < CALLERS_MAX);
+}
+
+static int welcome(struct control_server *server, int *fd)
+{
+	const struct control_object *object = server->object;
+	struct caller *caller = calloc(1, sizeof *caller);
+	int r;
+
+	if (!caller)
+		return -ENOMEM;
+	*caller = (struct caller) { .next = server->callers, .server = server };
+	server->callers = caller;
+	server->n_callers++;
+	r = make_bus(caller, take_fd(fd));
+	if (r >= 0)
+		r = object->arrived ? object->arrived(object->userdata, caller->bus)
+		                    : hear(server, caller->bus);
+	if (r < 0)
+		drop(caller);
+	return r;
 }
 
 static int on_caller(sd_event_source *source, int listener, uint32_t events, void *userdata)
 {
 	AUTO_FD fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct control_server *server = userdata;
-	struct caller *caller = free_place(server);
 	int r;
 
-	(void) source;
 	(void) events;
-	if (fd < 0)
+	if (fd < 0) {
+		/* Out of descriptors or memory: do not spin on those who wait. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			(void) sd_event_source_set_ratelimit(source, USEC_PER_SEC, 10);
 		return 0;
-	if (!caller) {
+	}
+	if (!has_room(server, fd)) {
 		log_debug("more than %u callers on the control socket: closing one", CALLERS_MAX);
 		return 0;
 	}
-	r = start_bus(caller, take_fd(&fd));
-	if (r < 0) {
+	r = welcome(server, &fd);
+	if (r < 0)
 		log_warning("cannot talk on the control socket: %s", strerror(-r));
-		drop(caller);
-	}
 	return 0;
 }
 
@@ -142,7 +202,7 @@ int control_serve(sd_event *event, int fd, const struct control_object *object,
                   struct control_server **ret, struct failure *why)
 {
 	struct control_server *server = calloc(1, sizeof *server);
-	int r = -ENOMEM;
+	int r;
 
 	if (!server) {
 		close_fd(&fd);
@@ -150,8 +210,6 @@ int control_serve(sd_event *event, int fd, const struct control_object *object,
 	}
 	*server = (struct control_server) { .object = object, .fd = fd,
 	                                    .event = sd_event_ref(event) };
-	for (size_t i = 0; i < CALLERS_MAX; i++)
-		server->callers[i].server = server;
 	r = sd_event_add_io(event, &server->accepting, fd, EPOLLIN, on_caller, server);
 	if (r < 0) {
 		control_server_free(server);
@@ -161,35 +219,67 @@ int control_serve(sd_event *event, int fd, const struct control_object *object,
 	return 0;
 }
 
+unsigned control_n_callers(const struct control_server *server)
+{
+	return server ? server->n_callers : 0;
+}
+
 void control_server_free(struct control_server *server)
 {
 	if (!server)
 		return;
 	server->accepting = sd_event_source_disable_unref(server->accepting);
-	for (size_t i = 0; i < CALLERS_MAX; i++) {
-		if (server->callers[i].bus)
-			(void) sd_bus_flush(server->callers[i].bus);
-		drop(&server->callers[i]);
-	}
+	while (server->callers)
+		drop(server->callers);
 	close_fd(&server->fd);
 	sd_event_unref(server->event);
 	free(server);
 }
 
-int control_check_change(sd_bus_message *m, sd_bus_error *ret_error)
+static bool caller_of_message(sd_bus_message *m, struct ucred *ret)
 {
-	int fd = sd_bus_get_fd(sd_bus_message_get_bus(m));
-	struct ucred cred = { .uid = (uid_t) -1 };
-	socklen_t len = sizeof cred;
-	char who[PEER_TEXT_SIZE];
+	return caller_of(sd_bus_get_fd(sd_bus_message_get_bus(m)), ret);
+}
 
-	if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
-	    (cred.uid == 0 || cred.uid == geteuid()))
+const char *control_caller(sd_bus_message *m, char ret[static CONTROL_CALLER_SIZE])
+{
+	struct ucred who;
+
+	if (caller_of_message(m, &who))
+		(void) snprintf(ret, CONTROL_CALLER_SIZE, "user %u (process %ld)",
+		                (unsigned) who.uid, (long) who.pid);
+	else
+		(void) snprintf(ret, CONTROL_CALLER_SIZE, "somebody who has left");
+	return ret;
+}
+
+bool control_is_root(sd_bus_message *m)
+{
+	struct ucred cred;
+
+	return caller_of_message(m, &cred) && cred.uid == 0;
+}
+
+/* Of the process, as the user is, whatever it serves. */
+static bool trusts_own_user;
+
+void control_trust_own_user(void)
+{
+	trusts_own_user = true;
+}
+
+int control_check_change(sd_bus_message *m, const char *daemon, sd_bus_error *ret_error)
+{
+	char who[CONTROL_CALLER_SIZE];
+	struct ucred cred;
+
+	if (caller_of_message(m, &cred) &&
+	    (cred.uid == 0 || (trusts_own_user && cred.uid == geteuid())))
 		return 0;
-	format_peer(fd, who, sizeof who);
-	log_event(EVENT_CONTROL_DENIED, &(struct subject) { .client = who },
-	          "%s is for root: not done", sd_bus_message_get_member(m));
-	return sd_bus_error_setf(ret_error, "org.nbd_export.Error.NotPermitted",
-	                         "%s changes something, which only root may",
-	                         sd_bus_message_get_member(m));
+	log_event(EVENT_CONTROL_DENIED, &(struct subject) { .client = control_caller(m, who) },
+	          "may not call %s, which is for root", sd_bus_message_get_member(m));
+	return sd_bus_error_setf(ret_error, CONTROL_ERROR_NOT_PERMITTED,
+	                         "only root%s%s%s may do this (%s)",
+	                         trusts_own_user ? " and the " : "", trusts_own_user ? daemon : "",
+	                         trusts_own_user ? "'s own user" : "", sd_bus_message_get_member(m));
 }

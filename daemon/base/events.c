@@ -20,6 +20,10 @@ static const struct event_kind kinds[] = {
 	[EVENT_CLIENT_REFUSED] = {
 		"client-refused", "871fb60915cc4955b9841f1d337a3005", LOG_NOTICE,
 	},
+	/* more clients were refused than the log lists */
+	[EVENT_REFUSALS_COUNTED] = {
+		"refusals-counted", "38095e9ea9044c7d905567a8e9e8cccb", LOG_NOTICE,
+	},
 	/* the negotiator gave a client to its export */
 	[EVENT_CLIENT_HANDED_OVER] = {
 		"client-handed-over", "d91b2252fb0140a69c3c7a5eeb606728", LOG_INFO,
@@ -100,6 +104,10 @@ static const struct event_kind kinds[] = {
 	[EVENT_DEVICE_READ_ONLY] = {
 		"device-read-only", "4014b11fdb54468482135e7c356d58d0", LOG_NOTICE,
 	},
+	/* the device has grown or, told as critical, shrunk */
+	[EVENT_DEVICE_RESIZED] = {
+		"device-resized", "d363708890ea4b8f8c9684a416f96876", LOG_NOTICE,
+	},
 	/* the file system has no direct I/O */
 	[EVENT_DIRECT_UNAVAILABLE] = {
 		"direct-unavailable", "c03a191c8e3746ed96dde03711d7d2ec", LOG_NOTICE,
@@ -159,6 +167,70 @@ static const struct event_kind kinds[] = {
 	/* a caller may not do what it asked for */
 	[EVENT_CONTROL_DENIED] = {
 		"control-denied", "857ca93e1d8e4f61a9643330cce83727", LOG_NOTICE,
+	},
+	/* the journal did not take entries, and clients did not wait for it */
+	[EVENT_MESSAGES_LOST] = {
+		"messages-lost", "5200fdbd13c54228bdf6b0111218eb0c", LOG_WARNING,
+	},
+	/* the file that keeps an export's bitmaps was made */
+	[EVENT_BITMAP_STORE_MADE] = {
+		"bitmap-store-made", "9bfd2977aa514c97a6425d8d2966363c", LOG_NOTICE,
+	},
+	/* an administrator changed the bitmaps of an export */
+	[EVENT_BITMAP_CHANGED] = {
+		"bitmap-changed", "07dff7b385fb483680ff395d4860989d", LOG_NOTICE,
+	},
+	/* after an unclean end bitmaps are complete, and show a little more */
+	[EVENT_BITMAP_RECOVERED] = {
+		"bitmap-recovered", "3dcbb329c8964f57aeaf79f779cb2b63", LOG_NOTICE,
+	},
+	/* the device has grown; the new part is dirty */
+	[EVENT_BITMAP_GROWN] = {
+		"bitmap-grown", "c6dde036661e4a6b851d9f5b64436057", LOG_NOTICE,
+	},
+	/* the device was changed without a bitmap seeing it: all of it is dirty */
+	[EVENT_BITMAP_GAP] = {
+		"bitmap-gap", "b88a6b3efaf1429384c26e00264abffe", LOG_WARNING,
+	},
+	/* bitmaps lost track: all of the device is dirty */
+	[EVENT_BITMAP_LOST] = {
+		"bitmap-lost", "2ebb27ac55114e9884e0d7ddf8b4d6e3", LOG_ERR,
+	},
+	/* the store cannot be written, and changes fail */
+	[EVENT_BITMAP_STORE_FAILING] = {
+		"bitmap-store-failing", "f6ee4deee42643ed94b037ff87cdc29b", LOG_ERR,
+	},
+	/* nbd-tls has read its keys */
+	[EVENT_TLS_STARTED] = {
+		"tls-started", "6e5915cee4094eb9a86c52438269b95a", LOG_INFO,
+	},
+	/* nbd-tls ends, and its sessions with it */
+	[EVENT_TLS_STOPPED] = {
+		"tls-stopped", "1d01a0eab9cc4db4ab469ea1683471b1", LOG_NOTICE,
+	},
+	/* nbd-tls could not start or go on */
+	[EVENT_TLS_FAILED] = {
+		"tls-failed", "b62d927dc93e48b7b5d11ce40fd9fd29", LOG_ERR,
+	},
+	/* a client has TLS */
+	[EVENT_TLS_ESTABLISHED] = {
+		"tls-established", "a836bd06c4f746a5ba41b1c60bae596e", LOG_INFO,
+	},
+	/* a client's TLS handshake failed */
+	[EVENT_TLS_REFUSED] = {
+		"tls-refused", "eafb94e3b25743f2a738028bb147ed83", LOG_NOTICE,
+	},
+	/* a client's TLS session is over */
+	[EVENT_TLS_ENDED] = {
+		"tls-ended", "a9c3389c796c4508b6885759f88d34cf", LOG_INFO,
+	},
+	/* keys were read again */
+	[EVENT_TLS_KEYS_READ] = {
+		"tls-keys-read", "f84346fb268f41bc80d96f8dd4262c79", LOG_NOTICE,
+	},
+	/* newer keys could not be read */
+	[EVENT_TLS_KEYS_KEPT] = {
+		"tls-keys-kept", "1352dd26bb0a4aa9992d1fafe8bcce75", LOG_ERR,
 	},
 	/* a process of nbdctl serve ended unexpectedly */
 	[EVENT_CHILD_DIED] = {

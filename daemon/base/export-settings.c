@@ -18,15 +18,9 @@
 #include "base/text.h"
 
 #define SUFFIX EXPORT_FILE_SUFFIX
-#define MAX_CONNECTIONS_DEFAULT 256u
-#define MAX_CONNECTIONS_MAX 65535u
 #define AUTO_SETTINGS __attribute__((cleanup(export_settings_clear))) struct export_settings
 
-static const struct export_settings defaults = {
-	.direct = true,
-	.max_connections = MAX_CONNECTIONS_DEFAULT,
-	.threads = 1,
-};
+static const struct export_settings defaults = EXPORT_SETTINGS_DEFAULTS;
 
 /* --- what a value may be: used for reading and for writing ---------------- */
 
@@ -45,10 +39,21 @@ static int check_name(const char *value, struct failure *why)
 	return check_length(value, EXPORT_NAME_MAX, why);
 }
 
+/* systemd's units take no "..", and what is above a link may change. */
+static bool goes_up(const char *path)
+{
+	for (const char *at = path; (at = strstr(at, "/..")); at += 3)
+		if (at[3] == '/' || at[3] == '\0')
+			return true;
+	return false;
+}
+
 static int check_device(const char *value, struct failure *why)
 {
 	if (value[0] != '/')
 		return fail_plain(why, EINVAL, "not an absolute path");
+	if (goes_up(value))
+		return fail_plain(why, EINVAL, "a path with .. in it");
 	return check_length(value, PATH_MAX - 1, why);
 }
 
@@ -68,16 +73,16 @@ static int check_memory(uint64_t bytes, uint32_t threads, struct failure *why)
 
 static int check_max_connections(uint32_t n, struct failure *why)
 {
-	if (n < 1 || n > MAX_CONNECTIONS_MAX)
-		return fail_plain(why, ERANGE, "not between 1 and %u", MAX_CONNECTIONS_MAX);
+	if (n < 1 || n > EXPORT_CONNECTIONS_MAX)
+		return fail_plain(why, ERANGE, "not between 1 and %u", EXPORT_CONNECTIONS_MAX);
 	return 0;
 }
 
 static int check_max_per_source(uint32_t n, struct failure *why)
 {
-	if (n > MAX_CONNECTIONS_MAX)
+	if (n > EXPORT_CONNECTIONS_MAX)
 		return fail_plain(why, ERANGE, "not between 0 (no limit) and %u",
-		                  MAX_CONNECTIONS_MAX);
+		                  EXPORT_CONNECTIONS_MAX);
 	return 0;
 }
 
@@ -97,6 +102,14 @@ static int check_threads(uint32_t n, struct failure *why)
 	if (n < 1 || n > EXPORT_THREADS_MAX)
 		return fail_plain(why, ERANGE, "not between 1 and %u", EXPORT_THREADS_MAX);
 	return 0;
+}
+
+/* What is written down at a time is of one region, and whole granules. */
+static int check_bitmap_sizes(const struct export_settings *s, struct failure *why)
+{
+	if (s->bitmap_region >= s->bitmap_granularity)
+		return 0;
+	return fail_plain(why, ERANGE, "less than BitmapGranularity=");
 }
 
 static const char *const engine_names[] = {
@@ -140,7 +153,7 @@ static int parse_memory(const char *value, void *into, struct failure *why)
 	return r < 0 ? r : check_memory(*(uint64_t *) into, 1, why);
 }
 
-static int parse_max_connections(const char *value, void *into, struct failure *why)
+int export_connections_parse(const char *value, void *into, struct failure *why)
 {
 	int r = setting_u32(value, into, why);
 
@@ -186,13 +199,20 @@ static const struct setting keys[] = {
 	ROW("Shared", setting_bool, shared),
 	ROW("Default", setting_bool, is_default),
 	ROW("Memory", parse_memory, memory),
-	ROW("MaxConnections", parse_max_connections, max_connections),
+	ROW("MaxConnections", export_connections_parse, max_connections),
 	ROW("Threads", parse_threads, threads),
 	ROW("Engine", export_engine_parse, engine),
 	ROW("Allow", setting_access, allow),
 	ROW("MaxConnectionsPerSource", parse_max_per_source, max_per_source),
 	ROW("IdleTimeout", setting_u32, idle_timeout),
 	ROW("StartAtBoot", setting_bool, start_at_boot),
+	ROW("Bitmap", setting_bitmap_names, bitmaps),
+	ROW("BitmapStore", setting_bitmap_store, bitmap_store),
+	ROW("BitmapGranularity", setting_bitmap_granularity, bitmap_granularity),
+	ROW("BitmapRegion", setting_bitmap_region, bitmap_region),
+	ROW("BitmapArmLimit", setting_bitmap_arm_limit, bitmap_arm_limit),
+	ROW("BitmapCold", setting_bitmap_cold, bitmap_cold),
+	ROW("OnBitmapError", setting_on_bitmap_error, on_bitmap_error),
 };
 
 void export_settings_clear(struct export_settings *s)
@@ -202,48 +222,20 @@ void export_settings_clear(struct export_settings *s)
 	free(s->device);
 	free(s->description);
 	free(s->allow);
+	free(s->bitmaps);
+	free(s->bitmap_store);
 	*s = (struct export_settings) { 0 };
 }
 
-int export_label_check(const char *label, struct failure *why)
+/* Strings that were not given. */
+static int fill_in(const char *path, struct export_settings *s, struct failure *why)
 {
-	static const char legal[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				    "0123456789:-_.\\";
-	char shown[EXPORT_LABEL_MAX + 4];
+	char **empty[] = { &s->description, &s->allow, &s->bitmaps, &s->bitmap_store };
+	bool good = s->name || (s->name = strdup(s->label));
 
-	if (*label && strlen(label) <= EXPORT_LABEL_MAX && label[0] != '.' &&
-	    label[strspn(label, legal)] == '\0')
-		return 0;
-	printable(span_of(label), EXPORT_LABEL_MAX, shown, sizeof shown);
-	return fail_plain(why, EINVAL, "\"%s\" cannot be an export's label: 1 to %u letters, "
-	                  "digits and :-_.\\, not starting with a dot", shown, EXPORT_LABEL_MAX);
-}
-
-bool export_file_has_suffix(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len >= strlen(SUFFIX) && strcmp(name + len - strlen(SUFFIX), SUFFIX) == 0;
-}
-
-int export_label_of(const char *path, char **ret, struct failure *why)
-{
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-	AUTO_FREE char *label = NULL;
-	int r;
-
-	if (!export_file_has_suffix(name))
-		return fail_plain(why, EINVAL, "%.300s: the file's name does not end in %s",
-		                  path, SUFFIX);
-	label = strndup(name, strlen(name) - strlen(SUFFIX));
-	if (!label)
-		return fail(why, ENOMEM, "cannot keep a label");
-	r = export_label_check(label, why);
-	if (r < 0)
-		return fail_while(why, "%.300s", path);
-	*ret = take_ptr(label);
-	return 0;
+	for (size_t i = 0; good && i < ARRAY_LEN(empty); i++)
+		good = *empty[i] || (*empty[i] = strdup(""));
+	return good ? 0 : fail(why, ENOMEM, "%.300s", path);
 }
 
 int export_settings_read(const char *path, struct export_settings *ret, struct failure *why)
@@ -260,14 +252,11 @@ int export_settings_read(const char *path, struct export_settings *ret, struct f
 		return fail_plain(why, EINVAL, "%.300s: Device= is missing", path);
 	if (check_memory(export_settings_memory(&s), s.threads, why) < 0)
 		return fail_while(why, "%.300s: Memory=", path);
-	if (!s.name)
-		s.name = strdup(s.label);
-	if (!s.description)
-		s.description = strdup("");
-	if (!s.allow)
-		s.allow = strdup("");
-	if (!s.name || !s.description || !s.allow)
-		return fail(why, ENOMEM, "%.300s", path);
+	if (check_bitmap_sizes(&s, why) < 0)
+		return fail_while(why, "%.300s: BitmapRegion=", path);
+	r = fill_in(path, &s, why);
+	if (r < 0)
+		return r;
 	*ret = s;
 	s = (struct export_settings) { 0 };
 	return 0;
@@ -302,6 +291,8 @@ static int check_strings(const struct export_settings *s, struct failure *why)
 		{ "Device", s->device },
 		{ "Description", s->description },
 		{ "Allow", s->allow },
+		{ "Bitmap", s->bitmaps },
+		{ "BitmapStore", s->bitmap_store },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
@@ -318,6 +309,23 @@ static int check_strings(const struct export_settings *s, struct failure *why)
 		return fail_while(why, "Description=");
 	if (s->allow && *s->allow && check_allow(s->allow, why) < 0)
 		return fail_while(why, "Allow=");
+	return 0;
+}
+
+static int check_bitmaps(const struct export_settings *s, struct failure *why)
+{
+	if (s->bitmaps && bitmap_names_check(s->bitmaps, why) < 0)
+		return fail_while(why, "Bitmap=");
+	if (s->bitmap_store && *s->bitmap_store && bitmap_store_check(s->bitmap_store, why) < 0)
+		return fail_while(why, "BitmapStore=");
+	if (bitmap_granularity_check(s->bitmap_granularity, why) < 0)
+		return fail_while(why, "BitmapGranularity=");
+	if (bitmap_region_check(s->bitmap_region, why) < 0 || check_bitmap_sizes(s, why) < 0)
+		return fail_while(why, "BitmapRegion=");
+	if (bitmap_arm_limit_check(s->bitmap_arm_limit, why) < 0)
+		return fail_while(why, "BitmapArmLimit=");
+	if (bitmap_cold_check(s->bitmap_cold, why) < 0)
+		return fail_while(why, "BitmapCold=");
 	return 0;
 }
 
@@ -338,13 +346,33 @@ static int check_settings(const struct export_settings *s, struct failure *why)
 		return fail_while(why, "MaxConnections=");
 	if (check_max_per_source(s->max_per_source, why) < 0)
 		return fail_while(why, "MaxConnectionsPerSource=");
-	return 0;
+	return check_bitmaps(s, why);
 }
 
 static void print_bool(FILE *out, const char *key, bool value, bool normally)
 {
 	if (value != normally)
 		(void) fprintf(out, "%s=%s\n", key, value ? "yes" : "no");
+}
+
+static void print_number(FILE *out, const char *key, uint64_t value, uint64_t normally)
+{
+	if (value != normally)
+		(void) fprintf(out, "%s=%llu\n", key, (unsigned long long) value);
+}
+
+static void print_bitmaps(FILE *out, const struct export_settings *s)
+{
+	if (s->bitmaps && s->bitmaps[0])
+		(void) fprintf(out, "Bitmap=%s\n", s->bitmaps);
+	if (s->bitmap_store && s->bitmap_store[0])
+		(void) fprintf(out, "BitmapStore=%s\n", s->bitmap_store);
+	print_number(out, "BitmapGranularity", s->bitmap_granularity, defaults.bitmap_granularity);
+	print_number(out, "BitmapRegion", s->bitmap_region, defaults.bitmap_region);
+	print_number(out, "BitmapArmLimit", s->bitmap_arm_limit, defaults.bitmap_arm_limit);
+	print_number(out, "BitmapCold", s->bitmap_cold, defaults.bitmap_cold);
+	if (s->on_bitmap_error != defaults.on_bitmap_error)
+		(void) fprintf(out, "OnBitmapError=%s\n", on_bitmap_error_word(s->on_bitmap_error));
 }
 
 /* Errors stay in the stream, for fclose() to tell. */
@@ -360,21 +388,17 @@ static void print_settings(FILE *out, const struct export_settings *s)
 	print_bool(out, "Direct", s->direct, defaults.direct);
 	print_bool(out, "Shared", s->shared, defaults.shared);
 	print_bool(out, "Default", s->is_default, defaults.is_default);
-	if (s->memory != defaults.memory)
-		(void) fprintf(out, "Memory=%llu\n", (unsigned long long) s->memory);
-	if (s->max_connections != defaults.max_connections)
-		(void) fprintf(out, "MaxConnections=%u\n", s->max_connections);
-	if (s->threads != defaults.threads)
-		(void) fprintf(out, "Threads=%u\n", s->threads);
+	print_number(out, "Memory", s->memory, defaults.memory);
+	print_number(out, "MaxConnections", s->max_connections, defaults.max_connections);
+	print_number(out, "Threads", s->threads, defaults.threads);
 	if (s->engine != defaults.engine)
 		(void) fprintf(out, "Engine=%s\n", engine_names[s->engine]);
 	if (s->allow && s->allow[0])
 		(void) fprintf(out, "Allow=%s\n", s->allow);
-	if (s->max_per_source != defaults.max_per_source)
-		(void) fprintf(out, "MaxConnectionsPerSource=%u\n", s->max_per_source);
-	if (s->idle_timeout != defaults.idle_timeout)
-		(void) fprintf(out, "IdleTimeout=%u\n", s->idle_timeout);
+	print_number(out, "MaxConnectionsPerSource", s->max_per_source, defaults.max_per_source);
+	print_number(out, "IdleTimeout", s->idle_timeout, defaults.idle_timeout);
 	print_bool(out, "StartAtBoot", s->start_at_boot, defaults.start_at_boot);
+	print_bitmaps(out, s);
 }
 
 /* Writes to `fd`, which stays the caller's, down to the disk.  -errno. */
@@ -397,11 +421,38 @@ static int write_settings(int fd, const struct export_settings *s)
 	return fchmod(fd, 0644) < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
+/* Down to the disk: only then is the name there for good. */
+static int sync_folder(const char *dir)
+{
+	AUTO_FD fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	/* Some file systems cannot sync a folder; there is nothing more to do then. */
+	return fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;
+}
+
+/* What a writer that was killed has left is removed first. */
+static int replace(const char *dir, const char *hidden, const char *path,
+                   const struct export_settings *s)
+{
+	AUTO_FD fd = -1;
+	int r;
+
+	(void) unlink(hidden);
+	fd = open(hidden, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = write_settings(fd, s);
+	if (r == 0 && rename(hidden, path) < 0)
+		r = -errno;
+	if (r < 0)
+		(void) unlink(hidden);
+	return r < 0 ? r : sync_folder(dir);
+}
+
 /* The hidden name keeps readers of the folder away until the file is whole. */
 int export_settings_write(const char *dir, const struct export_settings *s, struct failure *why)
 {
 	AUTO_FREE char *path = NULL, *hidden = NULL;
-	AUTO_FD fd = -1;
 	int r = check_settings(s, why);
 
 	if (r < 0)
@@ -410,19 +461,10 @@ int export_settings_write(const char *dir, const struct export_settings *s, stru
 		path = NULL;
 		return fail(why, ENOMEM, "cannot write the settings of an export");
 	}
-	if (asprintf(&hidden, "%s/.%s.XXXXXX", dir, s->label) < 0) {
+	if (asprintf(&hidden, "%s/.%s" EXPORT_FILE_UNFINISHED, dir, s->label) < 0) {
 		hidden = NULL;
 		return fail(why, ENOMEM, "cannot write %.300s", path);
 	}
-	fd = mkostemp(hidden, O_CLOEXEC);
-	if (fd < 0)
-		return fail(why, errno, "cannot write %.300s", path);
-	r = write_settings(fd, s);
-	if (r == 0 && rename(hidden, path) < 0)
-		r = -errno;
-	if (r < 0) {
-		(void) unlink(hidden);
-		return fail(why, -r, "cannot write %.300s", path);
-	}
-	return 0;
+	r = replace(dir, hidden, path, s);
+	return r < 0 ? fail(why, -r, "cannot write %.300s", path) : 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Writes log entries, each whole with one system call, so that threads and processes
- * that share a stderr never mix their lines.
+ * that share a stderr never mix their lines; log-sink.h says how long that may take.
  *
  * Speaks the journal's native protocol itself (one datagram of FIELD=value lines): its
  * socket is connected by log_start(), before any sandbox, and afterwards only written
@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "base/log-sink.h"
 #include "base/text.h"
 
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
@@ -28,7 +29,8 @@
 static const char *program;
 static const char *own_export;
 static atomic_int highest_level = LOG_INFO;
-static int journal = -1;        /* set once, by log_start(); there is no end to logging */
+static int journal = -1;        /* set once, at the start; there is no end to logging */
+static bool names_unit;         /* OBJECT_SYSTEMD_UNIT= */
 
 /* Whether stderr is the journal's stream, as JOURNAL_STREAM=DEVICE:INODE says. */
 static bool stderr_is_journal(void)
@@ -56,8 +58,22 @@ void log_start(const char *program_name, int level)
 {
 	program = program_name;
 	log_set_level(level);
+	log_sink_is_main_thread();
 	if (journal < 0 && stderr_is_journal())
 		journal = connect_journal();
+}
+
+bool log_use_journal(void)
+{
+	if (journal < 0)
+		journal = connect_journal();
+	names_unit = journal >= 0;
+	return names_unit;
+}
+
+void log_wait_for_reader(void)
+{
+	log_sink_waits();
 }
 
 void log_set_export(const char *label)
@@ -143,6 +159,10 @@ static void append_event(char *entry, size_t size, const struct subject *about)
 		append(entry, size, "MESSAGE_ID=%s\nEVENT=%s\n", kind->id, kind->name);
 	if (about->connection)
 		append_number(entry, size, "CONNECTION", about->connection);
+	if (about->bytes)
+		append_number(entry, size, "BYTES", about->bytes);
+	if (about->sectors)
+		append_number(entry, size, "SECTORS", about->sectors);
 	if (!c)
 		return;
 	append_number(entry, size, "REQUESTS", c->requests);
@@ -154,7 +174,7 @@ static void append_event(char *entry, size_t size, const struct subject *about)
 
 /* No value holds a newline, so every field has the simple form.  MESSAGE, the one that
  * may be long, comes last. */
-static bool to_journal(int level, const struct subject *about, const char *name,
+static int to_journal(int level, const struct subject *about, const char *name,
                        const char *text)
 {
 	char entry[2 * TEXT_SIZE] = "";
@@ -162,8 +182,12 @@ static bool to_journal(int level, const struct subject *about, const char *name,
 	append(entry, sizeof entry, "PRIORITY=%d\n", level);
 	append_field(entry, sizeof entry, "SYSLOG_IDENTIFIER", name);
 	append_field(entry, sizeof entry, "EXPORT", about->export_label);
+	if (names_unit && about->export_label)
+		append(entry, sizeof entry, "OBJECT_SYSTEMD_UNIT=nbd-export@%s.service\n",
+		       about->export_label);
 	append_field(entry, sizeof entry, "CLIENT", about->client);
 	append_field(entry, sizeof entry, "REASON", about->reason);
+	append_field(entry, sizeof entry, "BITMAP", about->bitmap);
 	append_event(entry, sizeof entry, about);
 	append(entry, sizeof entry, "MESSAGE=");
 	if (about->export_label) {
@@ -173,10 +197,10 @@ static bool to_journal(int level, const struct subject *about, const char *name,
 	}
 	append_sentence(entry, sizeof entry - 1, about, text);
 	append(entry, sizeof entry, "\n");
-	return send(journal, entry, strlen(entry), MSG_NOSIGNAL) >= 0;
+	return log_sink_write(journal, entry, strlen(entry));
 }
 
-static void to_stderr(int level, const struct subject *about, const char *name,
+static int to_stderr(int level, const struct subject *about, const char *name,
                       const char *text)
 {
 	char line[2 * TEXT_SIZE] = "";
@@ -190,8 +214,34 @@ static void to_stderr(int level, const struct subject *about, const char *name,
 	append(line, sizeof line, ": %s", level_prefix(level));
 	append_sentence(line, sizeof line - 1, about, text);
 	append(line, sizeof line, "\n");
-	if (write(STDERR_FILENO, line, strlen(line)) < 0)
-		return;                         /* nowhere is left to tell it */
+	return log_sink_write(STDERR_FILENO, line, strlen(line));
+}
+
+/* 0 also when nowhere is left to tell it; -EAGAIN: it is lost, and may be told as that. */
+static int put(int level, const struct subject *about, const char *name, const char *text)
+{
+	int r = journal < 0 ? -ENOTCONN : to_journal(level, about, name, text);
+
+	if (r < 0 && r != -EAGAIN)
+		r = to_stderr(level, about, name, text);
+	return r == -EAGAIN ? r : 0;
+}
+
+/* In front of the next entry that there is room for. */
+static void tell_lost(const char *name)
+{
+	const struct event_kind *kind = event_kind(EVENT_MESSAGES_LOST);
+	unsigned n = log_sink_take_lost();
+	char text[80];
+
+	if (n == 0)
+		return;
+	(void) snprintf(text, sizeof text, "%u message%s lost: the log did not take %s", n,
+	                n == 1 ? " was" : "s were", n == 1 ? "it" : "them");
+	/* That it could not be told is not one more. */
+	if (put(kind->level, &(struct subject) { .export_label = own_export,
+	                                         .event = EVENT_MESSAGES_LOST }, name, text) < 0)
+		log_sink_give_back_lost(n - 1);
 }
 
 static void PRINTF(3, 0) log_args(int level, const struct subject *about, const char *fmt,
@@ -207,8 +257,8 @@ static void PRINTF(3, 0) log_args(int level, const struct subject *about, const 
 	if (!whole.export_label)
 		whole.export_label = own_export;
 	(void) vsnprintf(text, sizeof text, fmt, args);
-	if (journal < 0 || !to_journal(level, &whole, name, text))
-		to_stderr(level, &whole, name, text);
+	tell_lost(name);
+	(void) put(level, &whole, name, text);
 	errno = saved;
 }
 

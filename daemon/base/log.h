@@ -7,11 +7,15 @@
  * of an event; base/events.h has them all.  Elsewhere it is one line on
  * stderr, "nbd-export[web1]: client 127.0.0.1:4711: sentence".
  *
+ * No entry waits long for whoever reads the log: where that does not read, entries are lost, and
+ * the next that gets through has one in front that says how many.
+ *
  * Only the place that gives up on something logs it; see base/failure.h.
  * Text that came from outside is made printable here, so no caller needs to.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <syslog.h>
 
@@ -35,10 +39,21 @@ struct subject {
 	enum event event;               /* MESSAGE_ID= and EVENT= */
 	uint64_t connection;            /* CONNECTION=, its number at the export */
 	const struct log_counters *counters;
+	const char *bitmap;             /* BITMAP=, its name */
+	uint64_t bytes;                 /* BYTES=, of the device */
+	uint64_t sectors;               /* SECTORS=, of 512 bytes */
 };
 
-/* `program` is borrowed for good.  `level`: the highest syslog level that is written. */
+/* `program` is borrowed for good.  `level`: the highest syslog level that is written.  By the main
+ * thread: others never wait for who reads the log. */
 void log_start(const char *program, int level);
+
+/* For a program without a unit, whose stderr is nothing: the journal, where entries about an export are
+ * its unit's (which is believed of root alone).  False where no journal runs. */
+bool log_use_journal(void);
+
+/* For a tool, whose words are for who runs it: it waits as long as that takes to read them. */
+void log_wait_for_reader(void);
 
 /* What every entry of this process is about that names no other export; borrowed for good. */
 void log_set_export(const char *label);

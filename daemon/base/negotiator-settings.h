@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The negotiator's own file, negotiator.conf: section [Negotiator], every key and its
- * default.  negotiator.conf(5) and docs/configuration.md describe the keys for people.
+ * default.  negotiator.conf(5) describes the keys for people.
  */
 #pragma once
 

@@ -3,13 +3,14 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "ctl/control.h"
 #include "ctl/running.h"
 #include "ctl/units.h"
 
-#define NEGOTIATOR_SOCKET "nbd-negotiator.socket"
+#define CONTAINER "/run/systemd/container"      /* there where systemd has found itself in one */
 
 /* A running export takes up at once what it can. */
 static int reload_running(const struct places *p, const char *label, struct failure *why)
@@ -33,7 +34,6 @@ static int reload_negotiator(const struct places *p, struct failure *why)
 	return r < 0 ? r : 0;
 }
 
-/* Clients come over the negotiator's socket; it is the administrator who decides on it. */
 static void check_negotiator(const struct units *u)
 {
 	char state[32];
@@ -44,18 +44,40 @@ static void check_negotiator(const struct units *u)
 		           NEGOTIATOR_SOCKET);
 }
 
+/* systemd would wait for the device's unit, a minute and a half, and then say that it timed out.  It
+ * starts the socket by itself when the device comes, where devices have units. */
+static bool waits_for_device(const struct export_settings *s)
+{
+	return strncmp(s->device, "/dev/", 5) == 0 && access(s->device, F_OK) < 0 &&
+	       errno == ENOENT && access(CONTAINER, F_OK) < 0;
+}
+
 static int start_units(const struct units *u, const struct export_settings *s,
                        struct failure *why)
 {
 	char unit[UNIT_NAME_SIZE];
 	int r;
 
+	if (waits_for_device(s)) {
+		log_notice("%s: there is no %s; clients can come once it is there", s->label,
+		           s->device);
+		return 0;
+	}
 	units_socket_of(s->label, unit);
 	r = units_start(u, unit, why);
 	units_service_of(s->label, unit);
 	if (r == 0 && s->start_at_boot)
 		r = units_start(u, unit, why);
 	return r;
+}
+
+/* For settings that a running one cannot take up; its socket starts it again. */
+static int stop_service(const struct units *u, const char *label, struct failure *why)
+{
+	char unit[UNIT_NAME_SIZE];
+
+	units_service_of(label, unit);
+	return units_stop(u, unit, why);
 }
 
 /* What is left to do by hand, since systemd could not be asked. */
@@ -67,7 +89,8 @@ static int fail_left(const char *label, const struct failure *cause, struct fail
 	                  cause->text, label);
 }
 
-int activate(const struct places *p, const struct export_settings *s, struct failure *why)
+int activate(const struct places *p, const struct export_settings *s, bool anew,
+             struct failure *why)
 {
 	struct failure cause = { 0 };
 	struct units u;
@@ -80,6 +103,8 @@ int activate(const struct places *p, const struct export_settings *s, struct fai
 	if (units_connect(&u, &cause) < 0)
 		return fail_left(s->label, &cause, why);
 	r = units_load(&u, why);
+	if (r == 0 && anew)
+		r = stop_service(&u, s->label, why);
 	if (r == 0)
 		r = start_units(&u, s, why);
 	if (r == 0)
@@ -136,7 +161,17 @@ int activate_all(const struct places *p, const struct files *files, struct failu
 	return r;
 }
 
-static int stop_units(const struct units *u, const char *label, struct failure *why)
+static void forget(const struct units *u, const char *unit)
+{
+	struct failure why = { 0 };
+
+	if (units_revert(u, unit, &why) < 0)
+		log_warning("%s; what was set for it stays, and the next export of that label has "
+		            "it: systemctl revert %s", why.text, unit);
+}
+
+static int stop_units(const struct units *u, const char *label, bool for_good,
+                      struct failure *why)
 {
 	char socket[UNIT_NAME_SIZE], service[UNIT_NAME_SIZE];
 	int r;
@@ -148,6 +183,10 @@ static int stop_units(const struct units *u, const char *label, struct failure *
 		r = units_stop(u, service, why);
 	units_reset_failed(u, socket);
 	units_reset_failed(u, service);
+	if (r == 0 && for_good) {
+		forget(u, service);
+		forget(u, socket);
+	}
 	if (r == 0)
 		r = units_load(u, why);
 	return r;
@@ -166,7 +205,7 @@ static int check_stopped(const struct places *p, const char *label, struct failu
 	return 0;
 }
 
-int deactivate(const struct places *p, const char *label, struct failure *why)
+int deactivate(const struct places *p, const char *label, bool for_good, struct failure *why)
 {
 	struct failure cause = { 0 };
 	struct units u;
@@ -179,8 +218,10 @@ int deactivate(const struct places *p, const char *label, struct failure *why)
 	if (units_connect(&u, &cause) < 0)
 		return fail_plain(why, cause.code, "%s; so nothing was stopped.  What is left to "
 		                  "do: systemctl stop nbd-export@%s.socket nbd-export@%s.service; "
-		                  "systemctl daemon-reload", cause.text, label, label);
-	r = stop_units(&u, label, why);
+		                  "systemctl daemon-reload; "
+		                  "systemctl try-reload-or-restart nbd-negotiator.service",
+		                  cause.text, label, label);
+	r = stop_units(&u, label, for_good, why);
 	if (r == 0)
 		r = reload_negotiator(p, why);
 	units_close(&u);

@@ -7,17 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
 #include "base/log.h"
 
-#define MILLISECOND UINT64_C(1000)
-#define SECOND (1000 * MILLISECOND)
-#define START_DEADLINE (30 * SECOND)
-#define FIRST_DELAY (100 * MILLISECOND)
-#define LONGEST_DELAY (10 * SECOND)
-#define GOOD_RUN (10 * SECOND)          /* running this long forgets earlier failures */
+#define ACCURACY (USEC_PER_SEC / 1000)
+#define START_DEADLINE (30 * USEC_PER_SEC)
+#define FIRST_DELAY (USEC_PER_SEC / 10)
+#define LONGEST_DELAY (10 * USEC_PER_SEC)
+#define GOOD_RUN (10 * USEC_PER_SEC)          /* running this long forgets earlier failures */
 
 static uint64_t now_of(const struct child *c)
 {
@@ -40,7 +39,7 @@ static int on_deadline(sd_event_source *source, uint64_t when, void *userdata)
 	(void) source;
 	(void) when;
 	log_event(EVENT_CHILD_LATE, NULL, "%s was not ready within %u seconds and is killed", c->title,
-	          (unsigned) (START_DEADLINE / SECOND));
+	          (unsigned) (START_DEADLINE / USEC_PER_SEC));
 	stop_waiting(c);
 	(void) kill(c->pid, SIGKILL);
 	return 0;
@@ -75,7 +74,7 @@ static int set_timer(struct child *c, uint64_t delay, sd_event_time_handler_t ha
 {
 	c->timer = sd_event_source_disable_unref(c->timer);
 	return sd_event_add_time_relative(c->event, &c->timer, CLOCK_MONOTONIC, delay,
-	                                  MILLISECOND, handler, c);
+	                                  ACCURACY, handler, c);
 }
 
 int child_start(struct child *c, sd_event *event, struct failure *why)

@@ -11,13 +11,15 @@
 #include <unistd.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
+
 
 /* A peer with a full backlog is one that does not answer. */
-static int connect_socket(const char *path, int *ret_fd, struct failure *why)
+static int connect_socket(const char *path, int flags, int *ret_fd, struct failure *why)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval patience = { .tv_sec = CONTROL_PATIENCE / 1000000 };
-	AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct timeval patience = { .tv_sec = CONTROL_PATIENCE / USEC_PER_SEC };
+	AUTO_FD fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 
 	if (strlen(path) >= sizeof address.sun_path)
 		return fail(why, ENAMETOOLONG, "cannot connect to %s", path);
@@ -30,11 +32,11 @@ static int connect_socket(const char *path, int *ret_fd, struct failure *why)
 	return 0;
 }
 
-int control_connect(const char *socket_path, sd_bus **ret, struct failure *why)
+static int connect_bus(const char *path, int flags, sd_bus **ret, struct failure *why)
 {
 	AUTO_BUS *bus = NULL;
 	AUTO_FD fd = -1;
-	int r = connect_socket(socket_path, &fd, why);
+	int r = connect_socket(path, flags, &fd, why);
 
 	if (r < 0)
 		return r;
@@ -46,21 +48,62 @@ int control_connect(const char *socket_path, sd_bus **ret, struct failure *why)
 		r = sd_bus_start(bus);
 	}
 	if (r < 0)
-		return fail(why, -r, "cannot talk over %s", socket_path);
+		return fail(why, -r, "cannot talk over %s", path);
 	*ret = take_ptr(bus);
 	return 0;
 }
 
-static int fail_call(const struct control_peer *peer, const char *method,
-                     const sd_bus_error *error, int r, struct failure *why)
+int control_connect_at_once(const char *socket_path, sd_bus **ret, struct failure *why)
 {
-	if (r == -EINVAL || r == -ERANGE)
+	return connect_bus(socket_path, SOCK_NONBLOCK, ret, why);
+}
+
+/* Until the peer has let us in, for which sd-bus would wait longer than we. */
+static int await_ready(sd_bus *bus)
+{
+	uint64_t until = monotonic_us() + CONTROL_PATIENCE;
+	int r = sd_bus_is_ready(bus);
+
+	while (r == 0) {
+		uint64_t now = monotonic_us();
+
+		if (now >= until)
+			return -ETIMEDOUT;
+		r = sd_bus_process(bus, NULL);
+		if (r == 0)
+			r = sd_bus_wait(bus, until - now);
+		if (r >= 0)
+			r = sd_bus_is_ready(bus);
+	}
+	return r < 0 ? r : 0;
+}
+
+int control_connect(const char *socket_path, sd_bus **ret, struct failure *why)
+{
+	AUTO_BUS *bus = NULL;
+	int r = connect_bus(socket_path, 0, &bus, why);
+
+	if (r < 0)
+		return r;
+	r = await_ready(bus);
+	if (r == -ETIMEDOUT)
+		return fail_plain(why, ETIMEDOUT, "there is no answer over %s", socket_path);
+	if (r < 0)
+		return fail(why, EPROTO, "cannot talk over %s", socket_path);
+	*ret = take_ptr(bus);
+	return 0;
+}
+
+int control_fail_call(const struct control_peer *peer, const char *method,
+                      const sd_bus_error *error, int r, struct failure *why)
+{
+	if (r == -EINVAL || r == -ERANGE || r >= 0)
 		r = -EPROTO;                    /* not what the command line has wrong */
 	if (r == -ETIMEDOUT)
 		return fail_plain(why, ETIMEDOUT, "%s does not answer (%s)", peer->title, method);
 	if (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED) && !error->message)
 		return fail(why, EACCES, "%s: %s", peer->title, method);
-	if (error->message && *error->message)
+	if (error && error->message && *error->message)
 		return fail_plain(why, -r, "%s: %s", peer->title, error->message);
 	return fail(why, -r, "%s: %s", peer->title, method);
 }
@@ -73,9 +116,27 @@ static int finish_call(sd_bus *bus, sd_bus_message *m, const struct control_peer
 	int r = sd_bus_call(bus, m, patience, &error, ret);
 
 	if (r < 0)
-		r = fail_call(peer, method, &error, r, why);
+		r = control_fail_call(peer, method, &error, r, why);
 	sd_bus_error_free(&error);
 	return r < 0 ? r : 0;
+}
+
+int control_new_call(sd_bus *bus, const struct control_peer *peer, const char *method,
+                     sd_bus_message **ret)
+{
+	AUTO_MESSAGE *m = NULL;
+	int r;
+
+	if (method)
+		return sd_bus_message_new_method_call(bus, ret, NULL, peer->path, peer->interface,
+		                                      method);
+	r = sd_bus_message_new_method_call(bus, &m, NULL, peer->path,
+	                                   "org.freedesktop.DBus.Properties", "GetAll");
+	if (r >= 0)
+		r = sd_bus_message_append(m, "s", peer->interface);
+	if (r >= 0)
+		*ret = take_ptr(m);
+	return r;
 }
 
 int control_call(sd_bus *bus, const struct control_peer *peer, const char *method,
@@ -83,7 +144,7 @@ int control_call(sd_bus *bus, const struct control_peer *peer, const char *metho
                  struct failure *why)
 {
 	AUTO_MESSAGE *m = NULL;
-	int r = sd_bus_message_new_method_call(bus, &m, NULL, peer->path, peer->interface, method);
+	int r = control_new_call(bus, peer, method, &m);
 
 	if (r >= 0 && number)
 		r = sd_bus_message_append(m, "t", *number);
@@ -210,24 +271,4 @@ int control_read_dictionary(sd_bus_message *m, const struct control_field *field
 	if (r >= 0)
 		r = sd_bus_message_exit_container(m);
 	return r < 0 ? r : 1;
-}
-
-int control_properties(sd_bus *bus, const struct control_peer *peer,
-                       const struct control_field *fields, size_t n, void *into,
-                       struct failure *why)
-{
-	AUTO_MESSAGE *m = NULL;
-	AUTO_MESSAGE *reply = NULL;
-	int r = sd_bus_message_new_method_call(bus, &m, NULL, peer->path,
-	                                       "org.freedesktop.DBus.Properties", "GetAll");
-
-	if (r >= 0)
-		r = sd_bus_message_append(m, "s", peer->interface);
-	if (r < 0)
-		return fail(why, -r, "cannot ask %s", peer->title);
-	r = finish_call(bus, m, peer, "GetAll", CONTROL_PATIENCE, &reply, why);
-	if (r < 0)
-		return r;
-	r = control_read_dictionary(reply, fields, n, into);
-	return r < 0 ? fail(why, -r, "cannot understand %s", peer->title) : 0;
 }

@@ -50,6 +50,9 @@ static inline bool control_is_absent(int r)
 /* Connects to the socket; control_is_absent() tells whether a failure is just that. */
 int control_connect(const char *socket_path, sd_bus **ret, struct failure *why);
 
+/* The same without waiting for anybody: the peer may not even have let us in yet. */
+int control_connect_at_once(const char *socket_path, sd_bus **ret, struct failure *why);
+
 /*
  * Calls a method without arguments, or with one number if `number` is not NULL.  `ret` may be
  * NULL; the message is the caller's.  The peer's own sentence becomes the failure's.
@@ -66,12 +69,16 @@ struct control_field {
 	size_t offset;
 };
 
-/* All properties of the peer's interface.  Unknown ones are left out, as are those
- * whose type is another; what does not come stays as it is in `into`. */
-int control_properties(sd_bus *bus, const struct control_peer *peer,
-                       const struct control_field *fields, size_t n, void *into,
-                       struct failure *why);
+/* A call of a method without arguments, or, for NULL, for all properties.  -errno. */
+int control_new_call(sd_bus *bus, const struct control_peer *peer, const char *method,
+                     sd_bus_message **ret);
 
-/* Reads one a{sv} of a message.  1, 0 at the end of the array that it is in, -errno. */
+/* The failure of a call: `r`, or what the peer said. */
+int control_fail_call(const struct control_peer *peer, const char *method,
+                      const sd_bus_error *error, int r, struct failure *why);
+
+/* Reads one a{sv} of a message.  1, 0 at the end of the array that it is in, -errno.  Unknown
+ * entries are left out, as are those whose type is another; what does not come stays as it is
+ * in `into`. */
 int control_read_dictionary(sd_bus_message *m, const struct control_field *fields, size_t n,
                             void *into);

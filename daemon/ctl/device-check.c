@@ -7,14 +7,17 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/attr.h"
 #include "ctl/programs.h"
 
+#define DEV "/dev/"
 #define SERVICE_USER "nbd-export"
 #define DISK_GROUP "disk"
 #define TEXT_SIZE 2048u
@@ -198,4 +201,40 @@ int device_check(const struct export_settings *s, bool as_service, struct failur
 		r = run(program, s, &trial, as_service, why);
 	remove_trial(&trial);
 	return r;
+}
+
+/* ": use /dev/vg0/web1", if that is known.  For the end of a sentence. */
+static void name_instead(const char *path, bool beneath_dev, char *ret, size_t size)
+{
+	AUTO_FREE char *whole = realpath(path, NULL);
+
+	*ret = '\0';
+	if (whole && (strncmp(whole, DEV, strlen(DEV)) == 0) == beneath_dev)
+		(void) snprintf(ret, size, ": use %.300s", whole);
+}
+
+int device_path_check(const char *device, struct failure *why)
+{
+	bool beneath_dev = strncmp(device, DEV, strlen(DEV)) == 0;
+	char node[64], instead[320];
+	struct stat st;
+
+	if (stat(device, &st) < 0)
+		return 0;                       /* that is another matter */
+	if (S_ISBLK(st.st_mode) && !beneath_dev) {
+		(void) snprintf(node, sizeof node, DEV "block/%u:%u", major(st.st_rdev),
+		                minor(st.st_rdev));
+		name_instead(device, true, instead, sizeof instead);
+		if (!*instead)
+			name_instead(node, true, instead, sizeof instead);
+		return fail_plain(why, ENOTSUP, "%.300s is a block device, but not beneath /dev, where "
+		                  "systemd knows it%s", device, instead);
+	}
+	if (S_ISREG(st.st_mode) && beneath_dev) {
+		name_instead(device, false, instead, sizeof instead);
+		return fail_plain(why, ENOTSUP, "%.300s is a regular file, but beneath /dev, where "
+		                  "systemd waits for a device%s", device,
+		                  *instead ? instead : ": put it elsewhere");
+	}
+	return 0;
 }

@@ -15,3 +15,7 @@
  * becomes the failure's.
  */
 int device_check(const struct export_settings *s, bool as_service, struct failure *why);
+
+/* What a unit cannot be bound to: a block device by a path outside of /dev, a file beneath it.
+ * The sentence names the path to use. */
+int device_path_check(const char *device, struct failure *why);

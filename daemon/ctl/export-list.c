@@ -42,6 +42,24 @@ static int check_text(const char *what, const char *text, size_t longest, struct
 	return 0;
 }
 
+/* What all have in common, and the strings of `s`. */
+static struct export_settings with_options(const struct serve_options *o,
+                                           const struct export_settings *s)
+{
+	struct export_settings all = EXPORT_SETTINGS_DEFAULTS;
+
+	all.name = s->name;
+	all.device = s->device;
+	all.read_only = o->read_only;
+	all.direct = o->direct;
+	all.shared = o->shared;
+	all.memory = o->memory;
+	all.max_connections = o->max_connections;
+	all.threads = o->threads;
+	all.engine = o->engine;
+	return all;
+}
+
 /* A file "a=b" may exist, and "x/y=z" can only be a path. */
 static const char *find_separator(const char *argument)
 {
@@ -156,18 +174,12 @@ static int from_path(const struct serve_options *o, const char *argument,
 		r = check_unique(before, s, why);
 	if (r < 0)
 		return r;
+	*s = with_options(o, s);
 	if (make_label(before, s->name, &s->label) < 0)
 		return fail(why, ENOMEM, "cannot note \"%s\"", argument);
 	s->description = strdup(o->description);
 	if (!s->description)
 		return fail(why, ENOMEM, "cannot note the description");
-	s->read_only = o->read_only;
-	s->direct = o->direct;
-	s->shared = o->shared;
-	s->memory = o->memory;
-	s->max_connections = o->max_connections;
-	s->threads = o->threads;
-	s->engine = o->engine;
 	return 0;
 }
 

@@ -28,6 +28,8 @@ static const struct verb {
 	{ "drain", "let an export finish, flush, and take nobody in", verb_drain },
 	{ "resume", "let clients in again", verb_resume },
 	{ "clear-error", "after a failed flush: the device is good again", verb_clear_error },
+	{ "bitmap", "what clients have changed: dirty bitmaps", verb_bitmap },
+	{ "checkpoint", "moments that changes are counted from", verb_checkpoint },
 	{ "check", "check all files, touching nothing", verb_check },
 	{ "reload", "let what runs read its files again", verb_reload },
 	{ "log", "print the journal of an export", verb_log },
@@ -85,6 +87,8 @@ int main(int argc, char **argv)
 	fill_standard_fds();
 	speak_utf8();
 	log_start("nbdctl", LOG_INFO);
+	if (!word || strcmp(word, "serve") != 0)
+		log_wait_for_reader();
 	if (!word) {
 		log_error("which verb? (nbdctl --help lists them)");
 		return EXIT_USAGE;

@@ -37,6 +37,7 @@ static const struct control_field export_fields[] = {
 	FIELD("BytesWritten", 't', bytes_written),
 	FIELD("Since", 't', since),
 	FIELD("FlushFailed", 's', flush_failed),
+	FIELD("BitmapProblem", 's', bitmap_problem),
 	FIELD("StuckSince", 't', stuck_since),
 };
 
@@ -68,14 +69,20 @@ static const struct control_field negotiator_fields[] = {
 	NEGOTIATOR_FIELD("Since", 't', since),
 };
 
+static int name_socket(const struct places *p, const char *label, char *ret, size_t size,
+                       struct failure *why)
+{
+	int r = export_label_check(label, why);
+
+	return r < 0 ? r : places_control(p, label, ret, size, why);
+}
+
 static int connect_export(const struct places *p, const char *label, sd_bus **ret,
                           struct failure *why)
 {
 	char path[PLACES_SOCKET_SIZE];
-	int r = export_label_check(label, why);
+	int r = name_socket(p, label, path, sizeof path, why);
 
-	if (r == 0)
-		r = places_control(p, label, path, sizeof path, why);
 	return r < 0 ? r : control_connect(path, ret, why);
 }
 
@@ -98,23 +105,48 @@ int running_connect(const struct places *p, const char *label, sd_bus **ret,
 	                  "client", label);
 }
 
-int running_read(const struct places *p, const char *label, struct running *ret,
-                 struct failure *why)
+static int fail_answer(struct inquiry *q, int r)
 {
-	AUTO_BUS *bus = NULL;
-	struct running running = { 0 };
-	int r = connect_export(p, label, &bus, why);
+	q->result = fail(&q->why, -r, "cannot understand %s", q->peer.title);
+	return q->result;
+}
 
-	if (r < 0)
-		return r;
-	r = control_properties(bus, CONTROL_EXPORT(label), export_fields, ARRAY_LEN(export_fields),
-	                       &running, why);
+void running_ask(const struct places *p, const char *label, struct inquiry *ret)
+{
+	*ret = (struct inquiry) { .peer = *CONTROL_EXPORT(label) };
+	ret->result = name_socket(p, label, ret->socket, sizeof ret->socket, &ret->why);
+}
+
+int running_answer(struct inquiry *inquiry, struct running *ret)
+{
+	struct running running = { 0 };
+	int r;
+
+	if (inquiry->result < 0)
+		return inquiry->result;
+	r = control_read_dictionary(inquiry->reply, export_fields, ARRAY_LEN(export_fields),
+	                            &running);
 	if (r < 0) {
 		running_clear(&running);
-		return r;
+		return fail_answer(inquiry, r);
 	}
 	*ret = running;
 	return 0;
+}
+
+int running_read(const struct places *p, const char *label, struct running *ret,
+                 struct failure *why)
+{
+	struct inquiry inquiry;
+	int r;
+
+	running_ask(p, label, &inquiry);
+	inquire(&inquiry, 1, CONTROL_PATIENCE);
+	r = running_answer(&inquiry, ret);
+	if (r < 0)
+		*why = inquiry.why;
+	inquiry_clear(&inquiry);
+	return r;
 }
 
 void running_clear(struct running *r)
@@ -126,6 +158,7 @@ void running_clear(struct running *r)
 	free(r->state_reason);
 	free(r->engine);
 	free(r->flush_failed);
+	free(r->bitmap_problem);
 	*r = (struct running) { 0 };
 }
 
@@ -163,27 +196,51 @@ static int read_client(sd_bus_message *m, struct running_client **all, size_t *n
 	return r;
 }
 
+/* -errno */
+static int read_clients(sd_bus_message *m, struct running_client **ret, size_t *ret_n)
+{
+	struct running_client *all = NULL;
+	size_t n = 0;
+	int r = sd_bus_message_enter_container(m, 'a', "a{sv}");
+
+	while (r > 0)
+		r = read_client(m, &all, &n);
+	if (r < 0) {
+		running_clients_free(all, n);
+		return r;
+	}
+	*ret = all;
+	*ret_n = n;
+	return 0;
+}
+
 int running_clients(sd_bus *bus, const char *label, struct running_client **ret, size_t *ret_n,
                     struct failure *why)
 {
 	AUTO_MESSAGE *m = NULL;
-	struct running_client *all = NULL;
-	size_t n = 0;
 	int r = control_call(bus, CONTROL_EXPORT(label), "ListClients", NULL, CONTROL_PATIENCE, &m,
 	                     why);
 
 	if (r < 0)
 		return r;
-	r = sd_bus_message_enter_container(m, 'a', "a{sv}");
-	while (r > 0)
-		r = read_client(m, &all, &n);
-	if (r < 0) {
-		running_clients_free(all, n);
-		return fail(why, -r, "cannot understand %s's list of clients", label);
-	}
-	*ret = all;
-	*ret_n = n;
-	return 0;
+	r = read_clients(m, ret, ret_n);
+	return r < 0 ? fail(why, -r, "cannot understand %s's list of clients", label) : 0;
+}
+
+void running_ask_clients(const struct places *p, const char *label, struct inquiry *ret)
+{
+	running_ask(p, label, ret);
+	ret->method = "ListClients";
+}
+
+int running_answer_clients(struct inquiry *inquiry, struct running_client **ret, size_t *ret_n)
+{
+	int r;
+
+	if (inquiry->result < 0)
+		return inquiry->result;
+	r = read_clients(inquiry->reply, ret, ret_n);
+	return r < 0 ? fail_answer(inquiry, r) : 0;
 }
 
 static int connect_negotiator(const struct places *p, sd_bus **ret, struct failure *why)
@@ -194,14 +251,21 @@ static int connect_negotiator(const struct places *p, sd_bus **ret, struct failu
 	return r < 0 ? r : control_connect(path, ret, why);
 }
 
-int running_negotiator(const struct places *p, struct running_negotiator *ret,
-                       struct failure *why)
+void running_ask_negotiator(const struct places *p, struct inquiry *ret)
 {
-	AUTO_BUS *bus = NULL;
-	int r = connect_negotiator(p, &bus, why);
+	*ret = (struct inquiry) { .peer = *CONTROL_NEGOTIATOR };
+	ret->result = places_negotiator(p, ret->socket, sizeof ret->socket, &ret->why);
+}
 
-	return r < 0 ? r : control_properties(bus, CONTROL_NEGOTIATOR, negotiator_fields,
-	                                      ARRAY_LEN(negotiator_fields), ret, why);
+int running_answer_negotiator(struct inquiry *inquiry, struct running_negotiator *ret)
+{
+	int r;
+
+	if (inquiry->result < 0)
+		return inquiry->result;
+	r = control_read_dictionary(inquiry->reply, negotiator_fields,
+	                            ARRAY_LEN(negotiator_fields), ret);
+	return r < 0 ? fail_answer(inquiry, r) : 0;
 }
 
 int running_negotiator_reload(const struct places *p, struct failure *why)

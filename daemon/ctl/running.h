@@ -10,12 +10,13 @@
 
 #include "base/failure.h"
 #include "ctl/control.h"
+#include "ctl/inquiry.h"
 #include "ctl/places.h"
 
 /* The properties of org.nbd_export.Export1; strings may be NULL. */
 struct running {
 	char *name, *device, *description;
-	char *state, *state_reason, *engine, *flush_failed;
+	char *state, *state_reason, *engine, *flush_failed, *bitmap_problem;
 	uint64_t size, memory, memory_used, requests, errors, bytes_read, bytes_written;
 	uint64_t since, stuck_since;
 	uint32_t sector, physical_block, optimal_io, threads, max_connections, connections;
@@ -44,13 +45,19 @@ int running_read(const struct places *p, const char *label, struct running *ret,
                  struct failure *why);
 void running_clear(struct running *r);
 
+/* The same of many at once: questions for inquire(), and what was answered; else the inquiry has
+ * the failure.  `label` is borrowed. */
+void running_ask(const struct places *p, const char *label, struct inquiry *ret);
+int running_answer(struct inquiry *inquiry, struct running *ret);
+void running_ask_clients(const struct places *p, const char *label, struct inquiry *ret);
+int running_answer_clients(struct inquiry *inquiry, struct running_client **ret, size_t *ret_n);
+void running_ask_negotiator(const struct places *p, struct inquiry *ret);
+int running_answer_negotiator(struct inquiry *inquiry, struct running_negotiator *ret);
+
 /* The clients of an export that was connected to. */
 int running_clients(sd_bus *bus, const char *label, struct running_client **ret, size_t *ret_n,
                     struct failure *why);
 void running_clients_free(struct running_client *clients, size_t n);
-
-int running_negotiator(const struct places *p, struct running_negotiator *ret,
-                       struct failure *why);
 
 /* Makes the negotiator read its files again.  1, or 0 if it does not run. */
 int running_negotiator_reload(const struct places *p, struct failure *why);

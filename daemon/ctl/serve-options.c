@@ -13,8 +13,6 @@
 #include "base/text.h"
 #include "ctl/client-sockets.h"
 
-#define CONNECTIONS_DEFAULT 256u
-
 static int on_read_only(struct serve_options *o, const char *value, struct failure *why)
 {
 	(void) value;
@@ -109,13 +107,7 @@ static int on_memory(struct serve_options *o, const char *value, struct failure 
 
 static int on_max_connections(struct serve_options *o, const char *value, struct failure *why)
 {
-	int r = setting_u32(value, &o->max_connections, why);
-
-	if (r < 0)
-		return r;
-	if (o->max_connections == 0)
-		return fail_plain(why, EINVAL, "with 0 connections nobody could get in");
-	return 0;
+	return export_connections_parse(value, &o->max_connections, why);
 }
 
 static int on_threads(struct serve_options *o, const char *value, struct failure *why)
@@ -145,8 +137,8 @@ static const struct serve_option {
 	  "listen on TCP, e.g. 127.0.0.1:10809 or [::1]:10809; port 0\n"
 	  "takes a free one; may be given several times\n" },
 	{ "insecure-listen", NULL, false, on_insecure_listen,
-	  "let --listen take addresses that other machines reach:\n"
-	  "whoever reaches them may read, and write, every export\n" },
+	  "let --listen take addresses that other machines reach, without\n"
+	  "Allow=: whoever reaches them may read, and write, every export\n" },
 	{ "unix", "PATH", false, on_unix,
 	  "listen on a unix socket at PATH; may be given several times.\n"
 	  "Without --listen and --unix: a private socket of its own\n" },
@@ -194,12 +186,25 @@ void serve_options_print(void)
 	}
 }
 
-/* Nobody gets in by default, and there are no access rules yet. */
-static int refuse_open_address(const char *address, struct failure *why)
+const char *serve_options_open_address(const struct serve_options *o)
 {
+	for (size_t i = 0; i < o->n_listen && !o->insecure_listen; i++)
+		if (!client_address_is_loopback(o->listen[i]))
+			return o->listen[i];
+	return NULL;
+}
+
+/* Nobody gets in by default, and a PATH has no access rules. */
+static int check_addresses(const struct serve_options *o, struct failure *why)
+{
+	const char *address = o->config ? NULL : serve_options_open_address(o);
+
+	if (!address)
+		return 0;
 	return fail_plain(why, EINVAL, "--listen %s: other machines reach that address, and "
-	                  "nothing would keep anybody out; listen on 127.0.0.1 or [::1], or add "
-	                  "--insecure-listen if the network is yours alone", address);
+	                  "nothing would keep anybody out; listen on 127.0.0.1 or [::1], say who "
+	                  "may come by Allow= in the files of --config, or add --insecure-listen "
+	                  "if the network is yours alone", address);
 }
 
 /* The rules that concern more than one option.  `of_exports`: one such option, or NULL. */
@@ -218,10 +223,7 @@ static int check_together(const struct serve_options *o, const char *of_exports,
 	if (o->shared && !o->read_only)
 		return fail_plain(why, EINVAL, "--shared needs --read-only: two who write the same "
 		                  "disk without knowing of each other destroy it");
-	for (size_t i = 0; i < o->n_listen && !o->insecure_listen; i++)
-		if (!client_address_is_loopback(o->listen[i]))
-			return refuse_open_address(o->listen[i], why);
-	return 0;
+	return check_addresses(o, why);
 }
 
 /* getopt's table, made from ours; `ret` has one row more. */
@@ -266,7 +268,7 @@ int serve_options_parse(int argc, char **argv, struct serve_options *ret, struct
 	struct serve_options o = {
 		.description = "",
 		.direct = true,
-		.max_connections = CONNECTIONS_DEFAULT,
+		.max_connections = EXPORT_MAX_CONNECTIONS_DEFAULT,
 		.threads = 1,
 	};
 	int r;

@@ -37,5 +37,8 @@ struct serve_options {
 int serve_options_parse(int argc, char **argv, struct serve_options *ret, struct failure *why);
 void serve_options_clear(struct serve_options *o);
 
+/* The first --listen that other machines reach, unless --insecure-listen is for that; NULL. */
+const char *serve_options_open_address(const struct serve_options *o);
+
 /* Prints the options' lines of --help. */
 void serve_options_print(void);

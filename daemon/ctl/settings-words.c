@@ -11,7 +11,7 @@
 
 #define VALUE_SHOWN 80u
 
-enum kind { TEXT, BOOLEAN, NUMBER, SIZE, ENGINE };
+enum kind { TEXT, BOOLEAN, NUMBER, SIZE, ENGINE, ON_BITMAP_ERROR };
 
 #define ROW(key, kind, member, restart) \
 	{ key, kind, offsetof(struct export_settings, member), restart }
@@ -37,6 +37,13 @@ static const struct key {
 	ROW("MaxConnectionsPerSource", NUMBER, max_per_source, false),
 	ROW("IdleTimeout", NUMBER, idle_timeout, false),
 	ROW("StartAtBoot", BOOLEAN, start_at_boot, false),
+	ROW("Bitmap", TEXT, bitmaps, true),
+	ROW("BitmapStore", TEXT, bitmap_store, true),
+	ROW("BitmapGranularity", SIZE, bitmap_granularity, true),
+	ROW("BitmapRegion", SIZE, bitmap_region, true),
+	ROW("BitmapArmLimit", NUMBER, bitmap_arm_limit, true),
+	ROW("BitmapCold", NUMBER, bitmap_cold, true),
+	ROW("OnBitmapError", ON_BITMAP_ERROR, on_bitmap_error, true),
 };
 
 const char *engine_word(enum export_engine engine)
@@ -80,9 +87,12 @@ static bool same(const struct export_settings *a, const struct export_settings *
 	case SIZE:
 		return *(const uint64_t *) of_a == *(const uint64_t *) of_b;
 	case ENGINE:
+		return *(const enum export_engine *) of_a == *(const enum export_engine *) of_b;
+	case ON_BITMAP_ERROR:
 		break;
 	}
-	return *(const enum export_engine *) of_a == *(const enum export_engine *) of_b;
+	return *(const enum export_on_bitmap_error *) of_a ==
+	       *(const enum export_on_bitmap_error *) of_b;
 }
 
 static void word(const struct export_settings *s, const struct key *key, char *ret, size_t size)
@@ -104,6 +114,10 @@ static void word(const struct export_settings *s, const struct key *key, char *r
 		break;
 	case ENGINE:
 		(void) snprintf(ret, size, "%s", engine_word(*(const enum export_engine *) value));
+		break;
+	case ON_BITMAP_ERROR:
+		(void) snprintf(ret, size, "%s",
+		                on_bitmap_error_word(*(const enum export_on_bitmap_error *) value));
 		break;
 	}
 }

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -113,6 +114,19 @@ static void set_number(int report, const char *variable, long number)
 		give_up(report, "setting the environment");
 }
 
+/* What systemd or a person gave to all of us has a folder for each. */
+static void set_state_folder(int report, const char *instance)
+{
+	const char *ours = getenv("STATE_DIRECTORY");
+	char path[PATH_MAX];
+
+	if (!ours || !instance)
+		return;
+	(void) snprintf(path, sizeof path, "%.*s/%s", (int) strcspn(ours, ":"), ours, instance);
+	if (setenv("STATE_DIRECTORY", path, 1) < 0)
+		give_up(report, "setting the environment");
+}
+
 static void set_environment(int report, const struct spawn_plan *plan)
 {
 	set_number(report, "LISTEN_FDS", (long) plan->n_fds);
@@ -120,6 +134,7 @@ static void set_environment(int report, const struct spawn_plan *plan)
 	if (setenv("LISTEN_FDNAMES", plan->fd_names, 1) < 0 ||
 	    setenv("NOTIFY_SOCKET", plan->notify_socket, 1) < 0)
 		give_up(report, "setting the environment");
+	set_state_folder(report, plan->instance);
 	(void) unsetenv("WATCHDOG_USEC");       /* those were meant for us */
 	(void) unsetenv("WATCHDOG_PID");
 }

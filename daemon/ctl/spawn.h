@@ -17,6 +17,7 @@ struct spawn_plan {
 	const char *notify_socket;      /* a path, for NOTIFY_SOCKET */
 	const int *fds;                 /* sockets to pass; they stay the caller's */
 	size_t n_fds;
+	const char *instance;           /* its part of our STATE_DIRECTORY, if we have one; or NULL */
 	const char *fd_names;           /* LISTEN_FDNAMES, "channel" or "client:client" */
 };
 

@@ -9,15 +9,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
-#include <time.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 
-#define SECOND UINT64_C(1000000)
-#define NEGOTIATOR_PATIENCE (5 * SECOND)
-#define EXPORT_PATIENCE (90 * SECOND)   /* an export may have much to flush */
+#define NEGOTIATOR_PATIENCE (5 * USEC_PER_SEC)
+#define EXPORT_PATIENCE (90 * USEC_PER_SEC)   /* an export may have much to flush */
 
 static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
 
@@ -124,7 +123,7 @@ void stopping_begin(struct supervisor *s, int exit_code)
 		return;
 	s->exit_code = exit_code;
 	s->phase = PHASE_STOP_NEGOTIATOR;
-	(void) sd_notify(0, "STOPPING=1\nSTATUS=finishing what is in flight");
+	notify("STOPPING=1\nSTATUS=finishing what is in flight");
 	client_sockets_close(&s->sockets);
 	set_patience(s, NEGOTIATOR_PATIENCE);
 	child_signal(&s->negotiator, SIGTERM);

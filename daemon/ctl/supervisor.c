@@ -11,10 +11,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/attr.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "ctl/notify.h"
 #include "ctl/pending.h"
 #include "ctl/programs.h"
@@ -49,7 +49,7 @@ static void announce(struct supervisor *s)
 	}
 	if (ferror(stdout))
 		log_warning("cannot print the addresses to standard output, ignoring");
-	(void) sd_notifyf(0, "READY=1\nSTATUS=serving %zu export%s", n, n == 1 ? "" : "s");
+	notify("READY=1\nSTATUS=serving %zu export%s", n, n == 1 ? "" : "s");
 }
 
 static int open_sockets(struct supervisor *s, struct failure *why)
@@ -301,7 +301,7 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 		.ready = on_export_ready,
 		.ended = on_export_ended,
 		.plan = { .notify_socket = s->runtime->notify, .fds = &e->channel, .n_fds = 1,
-		          .fd_names = "channel" },
+		          .fd_names = "channel", .instance = label },
 	};
 	if (asprintf(&c->title, "nbd-export[%s]", label) < 0)
 		c->title = NULL;
@@ -310,7 +310,8 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 	if (!c->title || !exports || !control)
 		return fail(why, ENOMEM, "cannot prepare nbd-export for %s", label);
 
-	const char *words[] = { exports, control, s->options->debug ? "--debug" : NULL, "--", label };
+	const char *words[] = { exports, control, "--control-own-user",
+	                        s->options->debug ? "--debug" : NULL, "--", label };
 
 	return set_argv(c, "nbd-export", words, ARRAY_LEN(words), why);
 }
@@ -322,6 +323,7 @@ static int prepare_loop(struct supervisor *s, struct failure *why)
 
 	if (r < 0)
 		return fail(why, -r, "cannot make an event loop");
+	notify_attach(s->event);
 	r = notify_listen(s->runtime->notify, &s->notify, why);
 	if (r < 0)
 		return r;
@@ -379,6 +381,7 @@ static void clear(struct supervisor *s)
 	free(s->socket_names);
 	close_fd(&s->notify);
 	s->patience = sd_event_source_disable_unref(s->patience);
+	notify_attach(NULL);
 	s->event = sd_event_unref(s->event);
 }
 

@@ -365,7 +365,12 @@ int table_print_upright(struct table *t, struct failure *why)
 void table_print_columns(const struct column *columns, size_t n)
 {
 	(void) printf("\nColumns (those with * only when asked for):\n");
-	for (size_t i = 0; i < n; i++)
-		(void) printf("  %-16s%c %s\n", columns[i].name, columns[i].extra ? '*' : ' ',
-		              columns[i].help);
+	for (size_t i = 0; i < n; i++) {
+		int first = (int) strcspn(columns[i].help, "\n");
+
+		(void) printf("  %-16s%c %.*s\n", columns[i].name, columns[i].extra ? '*' : ' ',
+		              first, columns[i].help);
+		if (columns[i].help[first])
+			(void) printf("  %-17s %s\n", "", columns[i].help + first + 1);
+	}
 }

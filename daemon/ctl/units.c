@@ -7,19 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "ctl/control.h"
 
-#define SECOND UINT64_C(1000000)
-#define LOAD_PATIENCE (180 * SECOND)    /* generators may be slow; systemctl waits as long */
-#define JOB_PATIENCE (200 * SECOND)     /* a stop may flush for 90 s and more */
-#define CALL_PATIENCE (25 * SECOND)
+#define LOAD_PATIENCE (180 * USEC_PER_SEC)    /* generators may be slow; systemctl waits as long */
+#define JOB_PATIENCE (200 * USEC_PER_SEC)     /* a stop may flush for 90 s and more */
+#define CALL_PATIENCE (25 * USEC_PER_SEC)
 
 #define SYSTEMD "org.freedesktop.systemd1"
 #define MANAGER SYSTEMD ".Manager"
 #define MANAGER_PATH "/org/freedesktop/systemd1"
+#define TEMPLATE "nbd-export@"
 #define PRIVATE_SOCKET "unix:path=/run/systemd/private"
 
 /* A job that was asked for, and its end. */
@@ -120,22 +121,14 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *ret_e
 	return 0;
 }
 
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * SECOND + (uint64_t) t.tv_nsec / 1000;
-}
-
 /* The signal may have come before the answer: sd-bus keeps it in the queue until then. */
 static int await_job(const struct units *u, const struct job *job, const char *unit,
                      struct failure *why)
 {
-	uint64_t deadline = now() + JOB_PATIENCE;
+	uint64_t deadline = monotonic_us() + JOB_PATIENCE;
 
 	while (!job->result) {
-		uint64_t at = now();
+		uint64_t at = monotonic_us();
 		int r = sd_bus_process(u->bus, NULL);
 
 		if (r == 0 && at >= deadline)
@@ -234,21 +227,156 @@ void units_reset_failed(const struct units *u, const char *unit)
 	sd_bus_error_free(&error);
 }
 
-void units_state(const struct units *u, const char *unit, char *ret, size_t size)
+/* The reply to this holds the unit's path, and so must stay; NULL when it cannot be told. */
+static const char *find_unit(const struct units *u, const char *unit, sd_bus_message **reply)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	const char *path = NULL;
+
+	if (call_manager(u, "LoadUnit", unit, NULL, CALL_PATIENCE, reply, &error) < 0 ||
+	    sd_bus_message_read(*reply, "o", &path) < 0)
+		path = NULL;
+	sd_bus_error_free(&error);
+	return path;
+}
+
+void units_text(const struct units *u, const char *unit, const char *interface,
+                const char *property, char *ret, size_t size)
 {
 	AUTO_MESSAGE *reply = NULL;
-	sd_bus_error error = SD_BUS_ERROR_NULL;
-	char *state = NULL;
-	const char *path;
+	const char *path = find_unit(u, unit, &reply);
+	char whole[64], *text = NULL;
 
 	*ret = '\0';
-	if (call_manager(u, "LoadUnit", unit, NULL, CALL_PATIENCE, &reply, &error) >= 0 &&
-	    sd_bus_message_read(reply, "o", &path) >= 0 &&
-	    sd_bus_get_property_string(u->bus, SYSTEMD, path, SYSTEMD ".Unit", "ActiveState",
-	                               NULL, &state) >= 0)
-		(void) snprintf(ret, size, "%s", state);
-	free(state);
+	(void) snprintf(whole, sizeof whole, SYSTEMD ".%s", interface);
+	if (path && sd_bus_get_property_string(u->bus, SYSTEMD, path, whole, property, NULL,
+	                                       &text) >= 0)
+		(void) snprintf(ret, size, "%s", text);
+	free(text);
+}
+
+uint32_t units_restarts(const struct units *u, const char *unit)
+{
+	AUTO_MESSAGE *reply = NULL;
+	const char *path = find_unit(u, unit, &reply);
+	uint32_t n = 0;
+
+	if (!path || sd_bus_get_property_trivial(u->bus, SYSTEMD, path, SYSTEMD ".Service",
+	                                         "NRestarts", NULL, 'u', &n) < 0)
+		return 0;
+	return n;
+}
+
+void units_state(const struct units *u, const char *unit, char *ret, size_t size)
+{
+	units_text(u, unit, "Unit", "ActiveState", ret, size);
+}
+
+/* --- many ------------------------------------------------------------------ */
+
+/* "nbd-export@web1.socket"; false for what is none of ours. */
+static bool take_apart(const char *unit, struct unit_seen *ret)
+{
+	const char *dot = strrchr(unit, '.');
+	size_t len;
+
+	if (strncmp(unit, TEMPLATE, strlen(TEMPLATE)) != 0 || !dot)
+		return false;
+	unit += strlen(TEMPLATE);
+	len = (size_t) (dot - unit);
+	ret->is_service = strcmp(dot, ".service") == 0;
+	if (len == 0 || len >= sizeof ret->label || (!ret->is_service && strcmp(dot, ".socket")))
+		return false;
+	memcpy(ret->label, unit, len);
+	ret->label[len] = '\0';
+	return true;
+}
+
+/* 1 for one more unit, 0 at the end, -errno. */
+static int read_unit(sd_bus_message *m, struct unit_seen **all, size_t *n)
+{
+	const char *unit, *state;
+	struct unit_seen *more;
+	int r = sd_bus_message_read(m, "(ssssssouso)", &unit, NULL, NULL, &state, NULL, NULL, NULL,
+	                            NULL, NULL, NULL);
+
+	if (r <= 0)
+		return r;
+	more = reallocarray(*all, *n + 1, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	*all = more;
+	(void) snprintf(more[*n].state, sizeof more[*n].state, "%s", state);
+	*n += take_apart(unit, &more[*n]);
+	return 1;
+}
+
+static int call_list(const struct units *u, sd_bus_message **ret, sd_bus_error *error)
+{
+	AUTO_MESSAGE *m = NULL;
+	int r = sd_bus_message_new_method_call(u->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER,
+	                                       "ListUnitsByPatterns");
+
+	if (r >= 0)
+		r = sd_bus_message_append(m, "asas", 0, 1, TEMPLATE "*");
+	return r < 0 ? r : sd_bus_call(u->bus, m, CONTROL_PATIENCE, error, ret);
+}
+
+int units_list(const struct units *u, struct unit_seen **ret, size_t *ret_n,
+               struct failure *why)
+{
+	AUTO_MESSAGE *reply = NULL;
+	AUTO_FREE struct unit_seen *all = NULL;
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	size_t n = 0;
+	int r = call_list(u, &reply, &error);
+
+	if (r >= 0)
+		r = sd_bus_message_enter_container(reply, 'a', "(ssssssouso)");
+	while (r > 0)
+		r = read_unit(reply, &all, &n);
+	if (r < 0) {
+		r = fail_manager("list of units", &error, r, why);
+	} else {
+		*ret = take_ptr(all);
+		*ret_n = n;
+	}
 	sd_bus_error_free(&error);
+	return r;
+}
+
+/* --- what an administrator has set ----------------------------------------- */
+
+static int read_reverted(sd_bus_message *m, const char *unit)
+{
+	const char *kind, *path;
+	int r = sd_bus_message_enter_container(m, 'a', "(sss)");
+
+	while (r > 0) {
+		r = sd_bus_message_read(m, "(sss)", &kind, &path, NULL);
+		if (r > 0 && strcmp(kind, "unlink") == 0)
+			log_notice("removed what was set for %s: %s", unit, path);
+	}
+	return r;
+}
+
+int units_revert(const struct units *u, const char *unit, struct failure *why)
+{
+	AUTO_MESSAGE *m = NULL, *reply = NULL;
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	int r = sd_bus_message_new_method_call(u->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER,
+	                                       "RevertUnitFiles");
+
+	if (r >= 0)
+		r = sd_bus_message_append(m, "as", 1, unit);
+	if (r >= 0)
+		r = sd_bus_call(u->bus, m, CALL_PATIENCE, &error, &reply);
+	if (r >= 0)
+		r = read_reverted(reply, unit);
+	if (r < 0)
+		r = fail_manager(unit, &error, r, why);
+	sd_bus_error_free(&error);
+	return r < 0 ? r : 0;
 }
 
 /* A label is made of characters that a unit's name may have. */

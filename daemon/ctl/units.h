@@ -7,9 +7,13 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <systemd/sd-bus.h>
 
 #include "base/failure.h"
+
+/* Clients come over it; it is the administrator who decides on it. */
+#define NEGOTIATOR_SOCKET "nbd-negotiator.socket"
 
 struct units {
 	sd_bus *bus;
@@ -28,11 +32,33 @@ int units_load(const struct units *u, struct failure *why);
 int units_start(const struct units *u, const char *unit, struct failure *why);
 int units_stop(const struct units *u, const char *unit, struct failure *why);
 
+/* Removes what an administrator has set for this unit: `systemctl set-property`, `edit`.  What
+ * was removed is told by log_notice(). */
+int units_revert(const struct units *u, const char *unit, struct failure *why);
+
 /* Forgets that it failed; whether there was something to forget does not matter. */
 void units_reset_failed(const struct units *u, const char *unit);
 
 /* "active", "inactive", "failed", ...; "" when it cannot be told. */
 void units_state(const struct units *u, const char *unit, char *ret, size_t size);
+
+/* A property that is text; "" when it cannot be told.  `interface`: "Unit", "Service". */
+void units_text(const struct units *u, const char *unit, const char *interface,
+                const char *property, char *ret, size_t size);
+
+/* How often systemd has started this service again by itself, since somebody asked for it; 0 when it
+ * cannot be told. */
+uint32_t units_restarts(const struct units *u, const char *unit);
+
+/* All units of exports that systemd has loaded, active or not. */
+struct unit_seen {
+	char label[65];                 /* EXPORT_LABEL_MAX */
+	bool is_service;                /* else its socket */
+	char state[16];                 /* ActiveState */
+};
+
+int units_list(const struct units *u, struct unit_seen **ret, size_t *ret_n,
+               struct failure *why);
 
 /* The export's units, in a buffer of UNIT_NAME_SIZE. */
 #define UNIT_NAME_SIZE 100u

@@ -15,21 +15,22 @@
 #include "base/access.h"
 #include "base/attr.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "base/settings.h"
 #include "ctl/absolute-path.h"
 #include "ctl/activate.h"
-#include "ctl/catalogue.h"
 #include "ctl/command-line.h"
 #include "ctl/device-check.h"
+#include "ctl/files.h"
 #include "ctl/folder-lock.h"
+#include "ctl/quiesce.h"
 #include "ctl/running.h"
 #include "ctl/settings-words.h"
-
-#define CONNECTIONS_DEFAULT 256u
 
 struct add_options {
 	struct verb_options common;
 	struct export_settings settings;
+	struct quiesce_options quiesce;
 	bool replace;
 };
 
@@ -38,6 +39,8 @@ enum outcome { ADDED, REPLACED, UNCHANGED };
 
 struct change {
 	enum outcome outcome;
+	bool moves;                     /* to another device, or so it may be */
+	bool anew;                      /* what runs must not go on */
 	char words[1024];               /* how it differs from what was there */
 	char restart[256];              /* keys that wait for a restart */
 };
@@ -58,6 +61,22 @@ static int parse_allow(const char *value, void *into, struct failure *why)
 	free(*list);
 	*list = more;
 	return 0;
+}
+
+/* --bitmap likewise. */
+static int parse_bitmap(const char *value, void *into, struct failure *why)
+{
+	char **names = into;
+	char *more;
+	int r = bitmap_name_check(value, why);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&more, "%s%s%s", *names ? *names : "", *names ? " " : "", value) < 0)
+		return fail(why, ENOMEM, "cannot keep it");
+	free(*names);
+	*names = more;
+	return bitmap_names_check(more, why);
 }
 
 #define SETTING(member) offsetof(struct add_options, settings.member)
@@ -82,7 +101,7 @@ static const struct verb_option options[] = {
 	  "start with the machine, not with the first client\n" },
 	{ 0, "idle-timeout", "SECONDS", setting_u32, SETTING(idle_timeout),
 	  "stop after so long without a client (never)\n" },
-	{ 0, "max-connections", "N", setting_u32, SETTING(max_connections),
+	{ 0, "max-connections", "N", export_connections_parse, SETTING(max_connections),
 	  "clients at a time (256)\n" },
 	{ 0, "max-connections-per-source", "N", setting_u32, SETTING(max_per_source),
 	  "of them from one address (0: as many as there may be)\n" },
@@ -94,9 +113,32 @@ static const struct verb_option options[] = {
 	  "what the loops run on: io_uring, threads or auto (auto)\n" },
 	{ 0, "direct", "yes|no", setting_bool, SETTING(direct),
 	  "no: go through the page cache (yes)\n" },
+	{ 0, "bitmap", "NAME", parse_bitmap, SETTING(bitmaps),
+	  "a dirty bitmap that the export always has; may be given\n"
+	  "several times\n" },
+	{ 0, "bitmap-store", "PATH", setting_bitmap_store, SETTING(bitmap_store),
+	  "the file that keeps bitmaps\n"
+	  "(" STATE_DIR "/LABEL/bitmaps)\n" },
+	{ 0, "bitmap-granularity", "SIZE", setting_bitmap_granularity, SETTING(bitmap_granularity),
+	  "bytes that a bit stands for, of a new store (64K)\n" },
+	{ 0, "bitmap-region", "SIZE", setting_bitmap_region, SETTING(bitmap_region),
+	  "bytes that become dirty at once by a crash (4M)\n" },
+	{ 0, "bitmap-arm-limit", "N", setting_bitmap_arm_limit, SETTING(bitmap_arm_limit),
+	  "how many of these at most (1024)\n" },
+	{ 0, "bitmap-cold", "SECONDS", setting_bitmap_cold, SETTING(bitmap_cold),
+	  "how long after its last write one stays so (5)\n" },
+	{ 0, "on-bitmap-error", "lost|stop", setting_on_bitmap_error, SETTING(on_bitmap_error),
+	  "when bitmaps cannot be kept: mark them lost, or let writes\n"
+	  "fail (lost)\n" },
 	{ 0, "replace", NULL, option_flag, offsetof(struct add_options, replace),
 	  "an export LABEL that is there gets these settings, and no\n"
-	  "others; its clients stay connected\n" },
+	  "others; its clients stay connected.  With another DEVICE only\n"
+	  "while it has none, or as these say:\n" },
+	{ 0, "drain", "[=SECONDS]", quiesce_parse_drain, offsetof(struct add_options, quiesce),
+	  "let clients finish what is in flight, flush, and close\n"
+	  "them first; not within SECONDS: stay as it is\n" },
+	{ 0, "force", NULL, option_flag, offsetof(struct add_options, quiesce.force),
+	  "cut them off\n" },
 };
 
 static const struct command command = {
@@ -140,7 +182,11 @@ static int complete(struct add_options *o, struct failure *why)
 		r = keep(&s->name, s->label, why);
 	if (r == 0)
 		r = keep(&s->description, "", why);
-	return r < 0 ? r : keep(&s->allow, "", why);
+	if (r == 0)
+		r = keep(&s->allow, "", why);
+	if (r == 0)
+		r = keep(&s->bitmaps, "", why);
+	return r < 0 ? r : keep(&s->bitmap_store, "", why);
 }
 
 /* Whether it may be written, and what that changes. */
@@ -155,6 +201,7 @@ static int compare(const struct add_options *o, const struct files *files,
 		return fail_plain(why, EEXIST, "%s is there, with a bad file: %s (--replace makes "
 		                  "it anew)", s->label, bad->sentence);
 	change->outcome = bad ? REPLACED : ADDED;
+	change->moves = true;                   /* something may run whose file was lost */
 	if (!before)
 		return 0;
 	if (!settings_differ(s, before, change->words, sizeof change->words, change->restart,
@@ -166,10 +213,22 @@ static int compare(const struct add_options *o, const struct files *files,
 		return fail_plain(why, EEXIST, "%s is there with other settings; --replace would "
 		                  "change %.400s", s->label, change->words);
 	change->outcome = REPLACED;
+	change->moves = strcmp(before->device, s->device) != 0;
 	return 0;
 }
 
-/* A running export holds its device itself. */
+static bool runs_with(const struct places *p, const struct export_settings *s)
+{
+	struct running running = { 0 };
+	struct failure ignored = { 0 };
+	bool same = running_read(p, s->label, &running, &ignored) == 0 && running.device &&
+	            strcmp(running.device, s->device) == 0;
+
+	running_clear(&running);
+	return same;
+}
+
+/* A running export holds its device itself, and does also when its file has been lost. */
 static int check_device(const struct add_options *o, const struct files *files,
                         struct failure *why)
 {
@@ -179,10 +238,41 @@ static int check_device(const struct add_options *o, const struct files *files,
 	struct failure ignored = { 0 };
 	AUTO_BUS *bus = NULL;
 
+	int r = p->of_units ? device_path_check(s->device, why) : 0;
+
+	if (r < 0)
+		return r;
 	if (before && strcmp(before->device, s->device) == 0 &&
 	    running_connect(p, s->label, &bus, &ignored) == 0)
 		return 0;
+	if (!before && runs_with(p, s))
+		return 0;
 	return device_check(s, p->of_units, why);
+}
+
+/* Clients that come back would write what they have of the old disk to the new one; and so would
+ * those that are there, after a restart. */
+static int write_moved(const struct add_options *o, struct change *change, struct failure *why)
+{
+	const struct places *p = &o->common.places;
+	const struct export_settings *s = &o->settings;
+	struct failure cause = { 0 };
+	AUTO_BUS *bus = NULL;
+	bool drained = false;
+	int r = running_connect(p, s->label, &bus, &cause);
+
+	if (r == -ENOTCONN || r == -ENOENT || (r == 0 && runs_with(p, s)))
+		return export_settings_write(p->exports, s, why);
+	if (r < 0 && !o->quiesce.force)
+		return fail_plain(why, -r, "%s", cause.text);
+	r = bus ? quiesce(&o->quiesce, bus, s->label, p->of_units, &drained, why) : 0;
+	if (r < 0)
+		return fail_while(why, "cannot give it another device");
+	r = export_settings_write(p->exports, s, why);
+	if (drained && (r < 0 || !p->of_units))
+		quiesce_undo(bus, s->label, r < 0 ? why : NULL);
+	change->anew = r == 0 && p->of_units;
+	return r;
 }
 
 static int write_beside(const struct add_options *o, const struct files *files,
@@ -195,7 +285,10 @@ static int write_beside(const struct add_options *o, const struct files *files,
 	r = files_check_beside(files, &o->settings, why);
 	if (r == 0)
 		r = check_device(o, files, why);
-	return r < 0 ? r : export_settings_write(o->common.places.exports, &o->settings, why);
+	if (r < 0)
+		return r;
+	return change->moves ? write_moved(o, change, why) :
+	                       export_settings_write(o->common.places.exports, &o->settings, why);
 }
 
 static int write_locked(const struct add_options *o, struct change *change,
@@ -203,7 +296,7 @@ static int write_locked(const struct add_options *o, struct change *change,
 {
 	struct files files;
 	AUTO_FD lock = -1;
-	int r = folder_lock(o->common.places.exports, &lock, why);
+	int r = folder_lock(&o->common.places, &lock, why);
 
 	if (r == 0)
 		r = files_read(o->common.places.exports, &files, why);
@@ -243,7 +336,7 @@ static void tell_restart(const struct add_options *o, const struct change *chang
 	struct running running = { 0 };
 	struct failure ignored = { 0 };
 
-	if (!*change->restart ||
+	if (!*change->restart || change->anew ||
 	    running_read(&o->common.places, o->settings.label, &running, &ignored) < 0)
 		return;
 	log_notice("%s runs, with %u client%s, and takes up %s only when it starts again: "
@@ -264,7 +357,7 @@ static int add(struct add_options *o, struct change *change, struct failure *why
 		r = write_locked(o, change, why);
 	if (r < 0)
 		return r;
-	if (activate(&o->common.places, &o->settings, why) < 0)
+	if (activate(&o->common.places, &o->settings, change->anew, why) < 0)
 		return fail_while(why, "the file of %s is %s, but", o->settings.label,
 		                  change->outcome == UNCHANGED ? "there" : "written");
 	return 0;
@@ -287,8 +380,7 @@ static int run(const void *options_read, struct failure *why)
 int verb_add(int argc, char **argv)
 {
 	struct add_options o = {
-		.settings = { .direct = true, .threads = 1,
-		              .max_connections = CONNECTIONS_DEFAULT },
+		.settings = EXPORT_SETTINGS_DEFAULTS,
 	};
 
 	return command_run(&command, argc, argv, &o, run);

@@ -12,8 +12,9 @@
 #include "base/attr.h"
 #include "base/negotiator-settings.h"
 #include "base/paths.h"
-#include "ctl/catalogue.h"
 #include "ctl/command-line.h"
+#include "ctl/device-check.h"
+#include "ctl/files.h"
 
 #define WORDS_MAX 10000u
 
@@ -48,10 +49,11 @@ static void add_row(struct table *t, const char *label, const char *file, const 
 }
 
 /* What reading the file alone does not show. */
-static int check_settings(const struct files *files, const struct export_settings *s,
-                          struct failure *why)
+static int check_settings(const struct places *p, const struct files *files,
+                          const struct export_settings *s, struct failure *why)
 {
 	struct stat st;
+	int r;
 
 	if (s->shared && !s->read_only)
 		return fail_plain(why, EINVAL, "Shared=yes goes with ReadOnly=yes only");
@@ -60,7 +62,8 @@ static int check_settings(const struct files *files, const struct export_setting
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
 		return fail_plain(why, ENOTBLK, "%s is neither a block device nor a regular file",
 		                  s->device);
-	return files_check_beside(files, s, why);
+	r = p->of_units ? device_path_check(s->device, why) : 0;
+	return r < 0 ? r : files_check_beside(files, s, why);
 }
 
 /* Whether it is bad. */
@@ -69,7 +72,7 @@ static bool check_good(struct table *t, const struct verb_options *o, const stru
 {
 	AUTO_FREE char *file = places_file(&o->places, s->label);
 	struct failure why = { 0 };
-	int r = check_settings(files, s, &why);
+	int r = check_settings(&o->places, files, s, &why);
 	bool absent = r == -ENOENT || r == -ENXIO;
 
 	add_row(t, s->label, file, absent ? "no-device" : r < 0 ? "bad" : "good",

@@ -8,9 +8,10 @@
 
 #include "base/attr.h"
 #include "base/log.h"
-#include "ctl/catalogue.h"
 #include "ctl/command-line.h"
+#include "ctl/files.h"
 #include "ctl/running.h"
+#include "ctl/strays.h"
 
 enum { EXPORT, CONNECTION, ADDRESS, SINCE, MODE, CONTEXTS, READ_ONLY, REQUESTS, ERRORS, READ,
        WRITTEN, IN_FLIGHT, MEMORY };
@@ -58,9 +59,16 @@ static void add_client(struct table *t, const char *label, const struct running_
 	table_set_number(t, MEMORY, c->memory);
 }
 
+static void add_all(struct table *t, const char *label, struct running_client *clients, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		add_client(t, label, &clients[i]);
+	running_clients_free(clients, n);
+}
+
 /* One that does not run has no clients. */
-static int add_clients(struct table *t, const struct places *p, const char *label,
-                       struct failure *why)
+static int add_one(struct table *t, const struct places *p, const char *label,
+                   struct failure *why)
 {
 	struct running_client *clients;
 	struct failure cause = { 0 };
@@ -72,43 +80,65 @@ static int add_clients(struct table *t, const struct places *p, const char *labe
 		return 0;
 	if (r == 0)
 		r = running_clients(bus, label, &clients, &n, &cause);
-	if (r < 0) {
+	if (r < 0)
 		*why = cause;
-		return r;
-	}
-	for (size_t i = 0; i < n; i++)
-		add_client(t, label, &clients[i]);
-	running_clients_free(clients, n);
-	return 0;
+	else
+		add_all(t, label, clients, n);
+	return r;
 }
 
-/* What one export does not tell must not hide the others.  How many did not. */
-static size_t add_each(struct table *t, const struct places *p, const struct files *files)
+/* What one export does not tell must not hide the others.  False if it should have told. */
+static bool add_answer(struct table *t, const char *label, struct inquiry *inquiry)
 {
-	size_t n_silent = 0;
+	struct running_client *clients;
+	size_t n;
+	int r = running_answer_clients(inquiry, &clients, &n);
 
-	for (size_t i = 0; i < files->n_good; i++) {
-		struct failure why = { 0 };
+	if (r == 0)
+		add_all(t, label, clients, n);
+	else if (!control_is_absent(r))
+		log_error("%s", inquiry->why.text);
+	inquiry_clear(inquiry);
+	return r == 0 || control_is_absent(r);
+}
 
-		if (add_clients(t, p, files->good[i].label, &why) < 0) {
-			log_error("%s", why.text);
-			n_silent++;
-		}
+/* `also`: exports without a file. */
+static int add_each(struct table *t, const struct places *p, const struct files *files,
+                    const struct stray *also, size_t n_also, size_t *ret_n_silent,
+                    struct failure *why)
+{
+	size_t n = files->n_good + n_also;
+	AUTO_FREE const char **labels = calloc(n + 1, sizeof *labels);
+	AUTO_FREE struct inquiry *asked = calloc(n + 1, sizeof *asked);
+
+	if (!labels || !asked)
+		return fail(why, ENOMEM, "cannot ask %zu exports", n);
+	for (size_t i = 0; i < n; i++) {
+		labels[i] = i < files->n_good ? files->good[i].label :
+		                                also[i - files->n_good].label;
+		running_ask_clients(p, labels[i], &asked[i]);
 	}
-	return n_silent;
+	inquire(asked, n, INQUIRY_PATIENCE);
+	for (size_t i = 0; i < n; i++)
+		*ret_n_silent += !add_answer(t, labels[i], &asked[i]);
+	return 0;
 }
 
 static int print_all(struct table *t, const struct places *p, struct failure *why)
 {
 	struct files files;
-	size_t n_silent;
+	struct stray *strays;
+	size_t n_silent = 0, n_strays;
 	int r = files_read(p->exports, &files, why);
 
 	if (r < 0)
 		return r;
-	n_silent = add_each(t, p, &files);
+	strays_look(p, &strays, &n_strays);
+	r = add_each(t, p, &files, strays, n_strays, &n_silent, why);
+	strays_free(strays, n_strays);
 	files_clear(&files);
-	r = table_print(t, why);
+	if (r == 0)
+		r = table_print(t, why);
 	if (r == 0 && n_silent > 0)
 		r = fail_plain(why, EIO, "%zu export%s not told", n_silent,
 		               n_silent == 1 ? " has" : "s have");
@@ -126,7 +156,7 @@ static int clients(const void *options, struct failure *why)
 	if (o->n_words == 0) {
 		r = print_all(t, &o->places, why);
 	} else {
-		r = add_clients(t, &o->places, o->words[0], why);
+		r = add_one(t, &o->places, o->words[0], why);
 		if (r == 0)
 			r = table_print(t, why);
 	}

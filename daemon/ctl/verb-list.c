@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nbdctl list: every export that there is a file for.
+ * nbdctl list: every export that there is a file for, and what runs without one.
  */
 #include "ctl/verbs.h"
 
 #include "base/attr.h"
 #include "base/log.h"
-#include "ctl/catalogue.h"
 #include "ctl/command-line.h"
-#include "ctl/export-state.h"
+#include "ctl/overview.h"
 
 enum { LABEL, NAME, DEVICE, SIZE, MODE, STATE, CLIENTS, DESCRIPTION, REASON, READ, WRITTEN,
        REQUESTS, ERRORS, SINCE, ALLOW, DEFAULT, BOOT };
@@ -20,7 +19,8 @@ static const struct column columns[] = {
 	[SIZE] = { "SIZE", COLUMN_SIZE, false, "its size" },
 	[MODE] = { "MODE", COLUMN_TEXT, false, "rw or ro" },
 	[STATE] = { "STATE", COLUMN_TEXT, false,
-	            "serving, draining, drained, no-device, inactive, bad-file" },
+	            "serving, draining, drained, no-device, inactive, starting,\n"
+	            "failed, bad-file, no-file, no-answer" },
 	[CLIENTS] = { "CLIENTS", COLUMN_NUMBER, false, "connected" },
 	[DESCRIPTION] = { "DESCRIPTION", COLUMN_TEXT, true, "for clients" },
 	[REASON] = { "REASON", COLUMN_TEXT, true, "of the state, a sentence" },
@@ -52,29 +52,27 @@ static void add_running(struct table *t, const struct running *r)
 	table_set_number(t, SINCE, r->since);
 }
 
-static void add_export(struct table *t, const struct places *p, const struct export_settings *s)
+static void add_export(struct table *t, const struct export_state *e)
 {
-	struct export_state e;
+	const struct export_settings *s = e->settings;
 
-	export_state_read(p, s, &e);
 	table_row(t);
 	table_set_text(t, LABEL, s->label);
 	table_set_text(t, NAME, s->name);
 	table_set_text(t, DEVICE, s->device);
-	table_set_text(t, MODE, (e.runs ? e.running.read_only : s->read_only) ? "ro" : "rw");
-	table_set_text(t, STATE, e.word);
+	table_set_text(t, MODE, (e->runs ? e->running.read_only : s->read_only) ? "ro" : "rw");
+	table_set_text(t, STATE, e->word);
 	table_set_text(t, DESCRIPTION, s->description);
-	table_set_text(t, REASON, e.reason);
+	table_set_text(t, REASON, e->reason);
 	table_set_text(t, ALLOW, s->allow);
 	table_set_bool(t, DEFAULT, s->is_default);
 	table_set_bool(t, BOOT, s->start_at_boot);
-	if (e.has_size)
-		table_set_number(t, SIZE, e.size);
-	if (e.runs)
-		add_running(t, &e.running);
-	else if (!e.silent)
+	if (e->has_size)
+		table_set_number(t, SIZE, e->size);
+	if (e->runs)
+		add_running(t, &e->running);
+	else if (!e->silent)
 		table_set_number(t, CLIENTS, 0);
-	export_state_clear(&e);
 }
 
 static void add_bad(struct table *t, const struct bad_file *bad)
@@ -86,25 +84,33 @@ static void add_bad(struct table *t, const struct bad_file *bad)
 	table_set_text(t, REASON, bad->sentence);
 }
 
-static int list(const void *options, struct failure *why)
+static int print(const struct overview *all, const struct table_wishes *wishes,
+                 struct failure *why)
 {
-	const struct verb_options *o = options;
 	struct table *t;
-	struct files files;
-	int r = files_read(o->places.exports, &files, why);
+	int r = table_new("exports", columns, ARRAY_LEN(columns), wishes, &t, why);
 
 	if (r < 0)
 		return r;
-	r = table_new("exports", columns, ARRAY_LEN(columns), &o->table, &t, why);
-	if (r == 0) {
-		for (size_t i = 0; i < files.n_good; i++)
-			add_export(t, &o->places, &files.good[i]);
-		for (size_t i = 0; i < files.n_bad; i++)
-			add_bad(t, &files.bad[i]);
-		r = table_print(t, why);
-		table_free(t);
-	}
-	files_clear(&files);
+	for (size_t i = 0; i < all->n; i++)
+		add_export(t, &all->states[i]);
+	for (size_t i = 0; i < all->files.n_bad; i++)
+		add_bad(t, &all->files.bad[i]);
+	r = table_print(t, why);
+	table_free(t);
+	return r;
+}
+
+static int list(const void *options, struct failure *why)
+{
+	const struct verb_options *o = options;
+	struct overview all;
+	int r = overview_read(&o->places, NULL, &all, why);
+
+	if (r < 0)
+		return r;
+	r = print(&all, &o->table, why);
+	overview_clear(&all);
 	return r;
 }
 

@@ -46,9 +46,11 @@ static void print_help(void)
 "2 for a wrong command line.\n");
 }
 
-/* What is wrong with the words given is usage; what the system refuses is not. */
-static int exit_code_of(const struct failure *why)
+/* What to exit with: what is wrong with the words given is usage; what the system refuses is
+ * not. */
+static int tell(const struct failure *why)
 {
+	log_error("%s", why->text);
 	return why->code == EINVAL || why->code == EEXIST ? EXIT_USAGE : 1;
 }
 
@@ -89,13 +91,36 @@ static int serve_paths(const struct serve_options *o)
 	struct export_list list;
 	int code;
 
-	if (export_list_from_paths(o, &list, &why) < 0) {
-		log_error("%s", why.text);
-		return exit_code_of(&why);
-	}
+	if (export_list_from_paths(o, &list, &why) < 0)
+		return tell(&why);
 	code = serve_list(o, &list);
 	export_list_clear(&list);
 	return code;
+}
+
+/* An address that other machines reach needs a rule that says which of them may come.  An export
+ * without one is this machine's alone, whatever the address. */
+static int check_rules(const struct serve_options *o, const struct export_list *list,
+                       struct failure *why)
+{
+	const char *address = serve_options_open_address(o);
+	size_t n_ruled = 0;
+
+	if (!address)
+		return 0;
+	for (size_t i = 0; i < list->n; i++)
+		n_ruled += *list->items[i].allow != '\0';
+	if (n_ruled == 0)
+		return fail_plain(why, EINVAL, "--listen %s: other machines reach that address, "
+		                  "and no file of %s has an access rule: say there who may come "
+		                  "(Allow=10.0.5.0/24), listen on 127.0.0.1 or [::1], or add "
+		                  "--insecure-listen if the network is yours alone", address,
+		                  o->config);
+	for (size_t i = 0; i < list->n; i++)
+		if (!*list->items[i].allow)
+			log_notice("%s has no Allow=: it is for this machine alone",
+			           list->items[i].label);
+	return 0;
 }
 
 static int serve_folder(const struct serve_options *o)
@@ -110,6 +135,8 @@ static int serve_folder(const struct serve_options *o)
 	}
 	if (list.n == 0)
 		log_error("nothing is served: the folder %s has no good LABEL.conf", o->config);
+	else if (check_rules(o, &list, &why) < 0)
+		code = tell(&why);
 	else
 		code = serve_list(o, &list);
 	export_list_clear(&list);

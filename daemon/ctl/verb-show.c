@@ -7,11 +7,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/attr.h"
+#include "ctl/bitmap-call.h"
 #include "ctl/command-line.h"
 #include "ctl/durability.h"
 #include "ctl/export-state.h"
+#include "ctl/running.h"
 #include "ctl/settings-words.h"
 
 enum {
@@ -21,6 +24,8 @@ enum {
 	SIZE, SECTOR, PHYSICAL_BLOCK, OPTIMAL_IO, ROTATIONAL, CAN_DISCARD,
 	WRITE_CACHE, DURABILITY, FLUSH_FAILED, STUCK_SINCE,
 	CLIENTS, REQUESTS, ERRORS, READ, WRITTEN, MEMORY_USED,
+	BITMAPS, BITMAP_STORE, BITMAP_GRANULARITY, BITMAP_REGION, BITMAP_ARM_LIMIT, BITMAP_COLD,
+	ON_BITMAP_ERROR, BITMAP_ARMED, BITMAP_UNCLEAN_ENDS, BITMAP_FAILING,
 };
 
 static const struct column columns[] = {
@@ -30,7 +35,7 @@ static const struct column columns[] = {
 	[DEVICE] = { "DEVICE", COLUMN_TEXT, false, "the block device or file" },
 	[FILE_PATH] = { "FILE", COLUMN_TEXT, false, "with the settings" },
 	[STATE] = { "STATE", COLUMN_TEXT, false,
-	            "serving, draining, drained, no-device, inactive" },
+	            "serving, draining, drained, no-device, inactive, failed" },
 	[REASON] = { "REASON", COLUMN_TEXT, false, "of the state" },
 	[SINCE] = { "SINCE", COLUMN_TIME, false, "when its process started" },
 	[READ_ONLY] = { "READ-ONLY", COLUMN_BOOL, false, "of a running one: what is so now" },
@@ -62,6 +67,17 @@ static const struct column columns[] = {
 	[READ] = { "READ", COLUMN_SIZE, false, "by clients" },
 	[WRITTEN] = { "WRITTEN", COLUMN_SIZE, false, "by clients" },
 	[MEMORY_USED] = { "MEMORY-USED", COLUMN_SIZE, false, "by requests in flight" },
+	[BITMAPS] = { "BITMAPS", COLUMN_LIST, false, "that must exist; nbdctl bitmap list has all" },
+	[BITMAP_STORE] = { "BITMAP-STORE", COLUMN_TEXT, false, "the file that keeps bitmaps" },
+	[BITMAP_GRANULARITY] = { "BITMAP-GRANULARITY", COLUMN_SIZE, true, "that a bit stands for" },
+	[BITMAP_REGION] = { "BITMAP-REGION", COLUMN_SIZE, true, "what a crash makes dirty at once" },
+	[BITMAP_ARM_LIMIT] = { "BITMAP-ARM-LIMIT", COLUMN_NUMBER, true, "regions at a time" },
+	[BITMAP_COLD] = { "BITMAP-COLD", COLUMN_NUMBER, true, "seconds until a region rests" },
+	[ON_BITMAP_ERROR] = { "ON-BITMAP-ERROR", COLUMN_TEXT, true, "lost or stop" },
+	[BITMAP_ARMED] = { "BITMAP-ARMED", COLUMN_NUMBER, true, "regions that a crash makes dirty" },
+	[BITMAP_UNCLEAN_ENDS] = { "BITMAP-UNCLEAN-ENDS", COLUMN_NUMBER, true,
+	                          "of the export or the machine, that bitmaps have survived" },
+	[BITMAP_FAILING] = { "BITMAP-FAILING", COLUMN_TEXT, false, "why bitmaps cannot be kept" },
 };
 
 static const struct command command = {
@@ -78,6 +94,50 @@ static void set_words(struct table *t, size_t column, const char *text)
 {
 	if (text && *text)
 		table_set_text(t, column, text);
+}
+
+/* Names as a column of words has them: by \n. */
+static void set_names(struct table *t, const char *names)
+{
+	AUTO_FREE char *lines = strdup(names);
+
+	for (char *at = lines; at && *at; at++)
+		if (*at == ' ' || *at == '\t')
+			*at = '\n';
+	table_set_list(t, BITMAPS, lines);
+}
+
+static void add_bitmap_settings(struct table *t, const struct export_settings *s)
+{
+	set_names(t, s->bitmaps);
+	set_words(t, BITMAP_STORE, s->bitmap_store);
+	table_set_number(t, BITMAP_GRANULARITY, s->bitmap_granularity);
+	table_set_number(t, BITMAP_REGION, s->bitmap_region);
+	table_set_number(t, BITMAP_ARM_LIMIT, s->bitmap_arm_limit);
+	table_set_number(t, BITMAP_COLD, s->bitmap_cold);
+	table_set_text(t, ON_BITMAP_ERROR, on_bitmap_error_word(s->on_bitmap_error));
+}
+
+/* An export that does not tell has just ended, or is of an older version. */
+static void add_running_bitmaps(struct table *t, const struct places *p, const char *label)
+{
+	struct bitmap_status status = { 0 };
+	struct failure ignored = { 0 };
+	AUTO_BUS *bus = NULL;
+
+	if (running_connect(p, label, &bus, &ignored) < 0 ||
+	    bitmap_status(bus, label, &status, &ignored) < 0)
+		return;
+	if (status.has_store) {
+		set_words(t, BITMAP_STORE, status.path);
+		table_set_number(t, BITMAP_GRANULARITY, status.granularity);
+		table_set_number(t, BITMAP_REGION, status.region);
+		table_set_number(t, BITMAP_ARM_LIMIT, status.arm_limit);
+		table_set_number(t, BITMAP_ARMED, status.armed);
+		table_set_number(t, BITMAP_UNCLEAN_ENDS, status.unclean_ends);
+	}
+	set_words(t, BITMAP_FAILING, status.failing);
+	bitmap_status_clear(&status);
 }
 
 static void add_settings(struct table *t, const struct export_settings *s)
@@ -98,6 +158,7 @@ static void add_settings(struct table *t, const struct export_settings *s)
 	table_set_text(t, ENGINE, engine_word(s->engine));
 	table_set_number(t, THREADS, s->threads);
 	table_set_number(t, MEMORY, export_settings_memory(s));
+	add_bitmap_settings(t, s);
 }
 
 /* What is so now stands above what the file says. */
@@ -116,7 +177,6 @@ static void add_running(struct table *t, const struct running *r)
 	table_set_bool(t, ROTATIONAL, r->rotational);
 	table_set_bool(t, CAN_DISCARD, r->can_discard);
 	table_set_bool(t, WRITE_CACHE, r->write_cache);
-	set_words(t, FLUSH_FAILED, r->flush_failed);
 	if (r->stuck_since)
 		table_set_number(t, STUCK_SINCE, r->stuck_since);
 	table_set_number(t, CLIENTS, r->connections);
@@ -143,10 +203,13 @@ static void add_export(struct table *t, const struct places *p, const char *file
 		table_set_number(t, SIZE, e.size);
 	durability_words(s->device, e.runs ? &e.running.write_cache : NULL, words, sizeof words);
 	set_words(t, DURABILITY, words);
-	if (e.runs)
+	set_words(t, FLUSH_FAILED, e.running.flush_failed);
+	if (e.runs) {
 		add_running(t, &e.running);
-	else if (!e.silent)
+		add_running_bitmaps(t, p, s->label);
+	} else if (!e.silent) {
 		table_set_number(t, CLIENTS, 0);
+	}
 	export_state_clear(&e);
 }
 

@@ -5,14 +5,15 @@
 #include "ctl/verbs.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/attr.h"
 #include "base/log.h"
-#include "ctl/catalogue.h"
 #include "ctl/command-line.h"
-#include "ctl/export-state.h"
+#include "ctl/overview.h"
+#include "ctl/units.h"
 
 enum { NEGOTIATOR, SINCE, HANDSHAKES, HANDED_ON, REFUSED, EXPORTS, RUNNING, BAD_FILES, CLIENTS,
        READ, WRITTEN, PROBLEMS };
@@ -35,15 +36,35 @@ static const struct column columns[] = {
 static const struct command command = {
 	.verb = "status",
 	.arguments = "",
-	.about = "Show how the whole is doing.  What needs an administrator has a line on stderr.\n",
+	.about =
+"Show how the whole is doing.  What needs an administrator has a line on stderr, and\n"
+"then the exit status is 3.\n",
 	.columns = columns,
 	.n_columns = ARRAY_LEN(columns),
 };
+
+#define EXIT_ATTENTION 3
 
 struct sum {
 	uint64_t running, clients, read, written;
 	char problems[1024];
 };
+
+/* Whether somebody has to look: the exit status. */
+static bool attention;
+
+static void PRINTF(1, 2) complain(const char *fmt, ...);
+static void complain(const char *fmt, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	(void) vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	log_warning("%s", text);
+	attention = true;
+}
 
 static void note_problem(struct sum *sum, const char *label)
 {
@@ -53,52 +74,56 @@ static void note_problem(struct sum *sum, const char *label)
 	                label);
 }
 
+/* What does not run need not, unless something keeps it from that. */
+static bool is_calm(const struct export_state *e)
+{
+	return strcmp(e->word, "serving") == 0 ||
+	       (!e->reason && (strcmp(e->word, "inactive") == 0 || strcmp(e->word, "starting") == 0));
+}
+
 /* At most one line for an export: the worst. */
 static void judge(const struct export_state *e, struct sum *sum)
 {
 	const char *label = e->settings->label;
 	char when[32];
 
-	if (e->runs && e->running.flush_failed && *e->running.flush_failed) {
-		log_warning("%s: FLUSH and FUA fail: %s (nbdctl clear-error, once the device is "
-		            "good)", label, e->running.flush_failed);
+	if (e->running.flush_failed && *e->running.flush_failed) {
+		complain("%s: FLUSH and FUA fail: %s (nbdctl clear-error, once the device is good)",
+		         label, e->running.flush_failed);
 	} else if (e->runs && e->running.stuck_since) {
 		format_time(e->running.stuck_since, when, sizeof when);
-		log_warning("%s: I/O of %s does not end since %s", label, e->settings->device, when);
-	} else if (strcmp(e->word, "serving") != 0 && strcmp(e->word, "inactive") != 0) {
-		log_warning("%s: %s%s%s", label, e->word, e->reason ? ": " : "",
-		            e->reason ? e->reason : "");
+		complain("%s: I/O of %s does not end since %s", label, e->settings->device, when);
+	} else if (!is_calm(e)) {
+		complain("%s: %s%s%s", label, e->word, e->reason ? ": " : "",
+		         e->reason ? e->reason : "");
+	} else if (e->runs && e->running.bitmap_problem && *e->running.bitmap_problem) {
+		complain("%s: %s (nbdctl bitmap list %s)", label, e->running.bitmap_problem, label);
 	} else {
 		return;
 	}
 	note_problem(sum, label);
 }
 
-static void add_export(const struct places *p, const struct export_settings *s, struct sum *sum)
+static void add_export(const struct export_state *e, struct sum *sum)
 {
-	struct export_state e;
-
-	export_state_read(p, s, &e);
-	judge(&e, sum);
-	if (e.runs) {
-		sum->running++;
-		sum->clients += e.running.connections;
-		sum->read += e.running.bytes_read;
-		sum->written += e.running.bytes_written;
-	}
-	export_state_clear(&e);
+	judge(e, sum);
+	if (!e->runs)
+		return;
+	sum->running++;
+	sum->clients += e->running.connections;
+	sum->read += e->running.bytes_read;
+	sum->written += e->running.bytes_written;
 }
 
-static void add_negotiator(struct table *t, const struct places *p)
+static void add_negotiator(struct table *t, struct inquiry *inquiry)
 {
 	struct running_negotiator n = { 0 };
-	struct failure why = { 0 };
-	int r = running_negotiator(p, &n, &why);
+	int r = running_answer_negotiator(inquiry, &n);
 
 	if (r < 0) {
 		table_set_text(t, NEGOTIATOR, control_is_absent(r) ? "inactive" : "no-answer");
 		if (!control_is_absent(r))
-			log_warning("%s", why.text);
+			complain("%s", inquiry->why.text);
 		return;
 	}
 	table_set_text(t, NEGOTIATOR, "running");
@@ -108,47 +133,80 @@ static void add_negotiator(struct table *t, const struct places *p)
 	table_set_number(t, REFUSED, n.refused);
 }
 
-static void fill(struct table *t, const struct places *p, const struct files *files)
+static void add_sum(struct table *t, const struct sum *sum, const struct files *files)
+{
+	table_set_number(t, EXPORTS, files->n_good);
+	table_set_number(t, RUNNING, sum->running);
+	table_set_number(t, BAD_FILES, files->n_bad);
+	table_set_number(t, CLIENTS, sum->clients);
+	table_set_number(t, READ, sum->read);
+	table_set_number(t, WRITTEN, sum->written);
+	table_set_list(t, PROBLEMS, sum->problems);
+}
+
+/* Without it no client gets anywhere. */
+static void look_at_clients_socket(const struct places *p)
+{
+	struct failure ignored = { 0 };
+	struct units u = { .bus = NULL };
+	char state[32] = "";
+
+	if (p->of_units && units_connect(&u, &ignored) == 0)
+		units_state(&u, NEGOTIATOR_SOCKET, state, sizeof state);
+	units_close(&u);
+	if (*state && strcmp(state, "active") != 0)
+		complain("nobody listens for clients: systemctl enable --now " NEGOTIATOR_SOCKET);
+}
+
+static void fill(struct table *t, const struct overview *all, struct inquiry *negotiator)
 {
 	struct sum sum = { 0 };
 
 	table_row(t);
-	add_negotiator(t, p);
-	for (size_t i = 0; i < files->n_good; i++)
-		add_export(p, &files->good[i], &sum);
-	for (size_t i = 0; i < files->n_bad; i++)
-		log_warning("%s", files->bad[i].sentence);
-	table_set_number(t, EXPORTS, files->n_good);
-	table_set_number(t, RUNNING, sum.running);
-	table_set_number(t, BAD_FILES, files->n_bad);
-	table_set_number(t, CLIENTS, sum.clients);
-	table_set_number(t, READ, sum.read);
-	table_set_number(t, WRITTEN, sum.written);
-	table_set_list(t, PROBLEMS, sum.problems);
+	add_negotiator(t, negotiator);
+	for (size_t i = 0; i < all->n; i++)
+		add_export(&all->states[i], &sum);
+	for (size_t i = 0; i < all->files.n_bad; i++)
+		complain("%s", all->files.bad[i].sentence);
+	add_sum(t, &sum, &all->files);
+}
+
+static int print(const struct verb_options *o, const struct overview *all,
+                 struct inquiry *negotiator, struct failure *why)
+{
+	struct table *t;
+	int r = table_new("status", columns, ARRAY_LEN(columns), &o->table, &t, why);
+
+	if (r < 0)
+		return r;
+	look_at_clients_socket(&o->places);
+	fill(t, all, negotiator);
+	r = table_print_upright(t, why);
+	table_free(t);
+	return r;
 }
 
 static int status(const void *options, struct failure *why)
 {
 	const struct verb_options *o = options;
-	struct table *t;
-	struct files files;
-	int r = files_read(o->places.exports, &files, why);
+	struct inquiry negotiator;
+	struct overview all;
+	int r;
 
+	running_ask_negotiator(&o->places, &negotiator);
+	r = overview_read(&o->places, &negotiator, &all, why);
 	if (r < 0)
 		return r;
-	r = table_new("status", columns, ARRAY_LEN(columns), &o->table, &t, why);
-	if (r == 0) {
-		fill(t, &o->places, &files);
-		r = table_print_upright(t, why);
-		table_free(t);
-	}
-	files_clear(&files);
+	r = print(o, &all, &negotiator, why);
+	inquiry_clear(&negotiator);
+	overview_clear(&all);
 	return r;
 }
 
 int verb_status(int argc, char **argv)
 {
 	struct verb_options o = { 0 };
+	int code = command_run(&command, argc, argv, &o, status);
 
-	return command_run(&command, argc, argv, &o, status);
+	return code == 0 && attention ? EXIT_ATTENTION : code;
 }

@@ -11,12 +11,12 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "export/clocks.h"
+#include "export/resize.h"
 
-#define USEC_PER_SEC 1000000ull
 
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
@@ -151,59 +151,79 @@ static uint16_t flags_for(const struct export *export, const struct channel_rese
 	return (uint16_t) flags;
 }
 
-/* A connection without a socket yet: what was agreed is pinned here. */
-static struct conn *make_conn(struct admission *a, const struct channel_reserve *reserve)
+/* conn_free() lets go of what could be had. */
+static int select_contexts(struct conn *conn, const struct channel_reserve *reserve)
 {
-	struct conn *conn = conn_new(export_choose_loop(a->export));
-
-	if (!conn)
-		return NULL;
-	conn->id = ++a->n_connections;
-	conn->mode = (enum nbd_mode) reserve->mode;
-	conn->size = a->offer.size;
-	conn->flags = flags_for(a->export, reserve);
-	conn->n_contexts = reserve->n_contexts;
-	if (reserve->n_contexts) {
-		conn->contexts = malloc(reserve->n_contexts * sizeof *conn->contexts);
-		if (!conn->contexts) {
-			conn_free(conn);
-			return NULL;
-		}
-		memcpy(conn->contexts, reserve->contexts, reserve->n_contexts * sizeof *conn->contexts);
+	if (reserve->n_contexts == 0)
+		return 0;
+	conn->contexts = malloc(reserve->n_contexts * sizeof *conn->contexts);
+	if (!conn->contexts)
+		return -ENOMEM;
+	for (unsigned i = 0; i < reserve->n_contexts; i++) {
+		if (!context_use(conn->export, reserve->contexts[i]))
+			return -ESTALE;
+		conn->contexts[conn->n_contexts++] = reserve->contexts[i];
+		if (context_is_bitmap(reserve->contexts[i]) && conn->size > conn->export->tracked_size)
+			conn->size = conn->export->tracked_size;
 	}
-	printable(reserve->peer, sizeof conn->peer - 4, conn->peer, sizeof conn->peer);
-	return conn;
+	return 0;
 }
 
-static struct reservation *make_reservation(struct link *link, const struct channel_reserve *reserve)
+/* A connection without a socket yet: what was agreed is pinned here. */
+static int make_conn(struct admission *a, const struct channel_reserve *reserve, struct conn **ret)
+{
+	struct conn *conn = conn_new(export_choose_loop(a->export));
+	int r;
+
+	if (!conn)
+		return -ENOMEM;
+	conn->size = a->offer.size;
+	r = select_contexts(conn, reserve);
+	if (r < 0) {
+		conn_free(conn);
+		return r;
+	}
+	conn->id = ++a->n_connections;
+	conn->mode = (enum nbd_mode) reserve->mode;
+	conn->flags = flags_for(a->export, reserve);
+	printable(reserve->peer, sizeof conn->peer - 4, conn->peer, sizeof conn->peer);
+	*ret = conn;
+	return 0;
+}
+
+/* -ESTALE: a context is not there any more, or just going; or -ENOMEM. */
+static int make_reservation(struct link *link, const struct channel_reserve *reserve,
+                            struct reservation **ret)
 {
 	struct admission *a = link->admission;
 	struct reservation *r = calloc(1, sizeof *r);
+	int error;
 
 	if (!r)
-		return NULL;
+		return -ENOMEM;
 	r->link = link;
 	r->request = reserve->request;
-	r->conn = make_conn(a, reserve);
-	if (r->conn)
+	error = make_conn(a, reserve, &r->conn);
+	if (error == 0)
 		take_slot(a);
-	if (!r->conn || getrandom(&r->token, sizeof r->token, 0) != sizeof r->token ||
+	if (error == 0 && (getrandom(&r->token, sizeof r->token, 0) != sizeof r->token ||
 	    sd_event_add_time_relative(a->event, &r->timer, CLOCK_MONOTONIC,
-	                               CHANNEL_TOKEN_SECONDS * USEC_PER_SEC, 0, on_expiry, r) < 0) {
+	                               CHANNEL_TOKEN_SECONDS * USEC_PER_SEC, 0, on_expiry, r) < 0))
+		error = -ENOMEM;
+	if (error) {
 		free_reservation(r);
-		return NULL;
+		return error;
 	}
 	r->next = link->reservations;
 	link->reservations = r;
-	return r;
+	*ret = r;
+	return 0;
 }
 
-static bool all_offered(const struct channel_reserve *reserve)
+static bool refuse_stale(struct link *link, const struct channel_reserve *reserve)
 {
-	for (unsigned i = 0; i < reserve->n_contexts; i++)
-		if (reserve->contexts[i] > NBD_CONTEXT_ID_ALLOCATION_DEPTH)
-			return false;
-	return true;
+	return refuse_client(link, reserve, REASON_OFFER_STALE,
+	                     "the export has changed since it was offered");
 }
 
 bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
@@ -211,19 +231,24 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 	struct channel_record answer = { .type = CHANNEL_GRANTED };
 	struct admission *a = link->admission;
 	struct reservation *r;
+	int error;
 
 	if (a->closed)
 		return refuse_client(link, reserve, a->closed, a->closed_sentence);
-	if (reserve->offer != a->offer.number || !all_offered(reserve))
-		return refuse_client(link, reserve, REASON_OFFER_STALE,
-		              "the export has changed since it was offered");
+	/* The offer comes before the refusal, so that the next request is for it. */
+	if (export_look_at_size(a->export) && !admit_offer_to(a, link))
+		return false;
+	if (reserve->offer != a->offer.number)
+		return refuse_stale(link, reserve);
 	if (!(reserve->rights & CHANNEL_RIGHT_READ))
 		return refuse_client(link, reserve, REASON_PROTOCOL, "without the right to read");
 	if (a->n_slots >= a->export->settings->max_connections)
 		return refuse_client(link, reserve, REASON_NO_SLOT,
 		              "all connections of this export are in use (MaxConnections=)");
-	r = make_reservation(link, reserve);
-	if (!r)
+	error = make_reservation(link, reserve, &r);
+	if (error == -ESTALE)
+		return refuse_stale(link, reserve);
+	if (error)
 		return refuse_client(link, reserve, REASON_LIMIT, "the export is out of memory");
 
 	answer.granted = (struct channel_granted) {
@@ -281,38 +306,51 @@ static void let_in(struct reservation *r, struct admitted *who, int *fd)
 	conn_arrive(conn);
 }
 
-bool admit_hand_off(struct link *link, uint64_t token, int *fd)
+/* REASON_NONE: the client is the ring's now. */
+static enum reason try_hand_off(struct reservation *r, int *fd, const char **ret_sentence)
 {
-	struct reservation **at = find_reservation(link, token), *r = *at;
-	const char *fault = socket_fault(*fd);
+	struct admission *a = r->link->admission;
 	struct admitted *who;
 
-	if (!r) {
-		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label, NULL,
-		          reason_word(REASON_TOKEN_UNKNOWN), EVENT_CLIENT_REFUSED },
-		          "a hand-off with a token that was not given out: the client is closed");
-		return true;
-	}
-	if (r->expired || link->admission->full) {
-		uint32_t request = r->request;
+	*ret_sentence = a->closed_sentence;
+	if (a->full)
+		return a->closed;
+	*ret_sentence = "the hand-off came too late";
+	if (r->expired)
+		return REASON_TOKEN_UNKNOWN;
+	*ret_sentence = socket_fault(*fd);
+	if (*ret_sentence)
+		return REASON_PROTOCOL;
+	*ret_sentence = "the export is out of memory";
+	who = make_blocking(*fd) < 0 ? NULL : calloc(1, sizeof *who);
+	if (!who)
+		return REASON_LIMIT;
+	let_in(r, who, fd);
+	return REASON_NONE;
+}
 
-		drop_reservation(at);
-		if (link->admission->full)
-			return refuse(link, request, link->admission->closed,
-			              link->admission->closed_sentence);
-		return refuse(link, request, REASON_TOKEN_UNKNOWN, "the hand-off came too late");
-	}
-	who = calloc(1, sizeof *who);
-	if (fault || !who || make_blocking(*fd) < 0) {
-		log_about(LOG_WARNING, &(struct subject) { link->admission->export->settings->label,
-		          r->conn->peer, reason_word(REASON_PROTOCOL), EVENT_CLIENT_REFUSED }, "%s",
-		          fault ? fault : "out of memory");
-		free(who);
-	} else {
-		let_in(r, who, fd);
+/* Each is answered, REFUSED or later GONE: the negotiator keeps a place for the client until then.
+ * Without its token nobody can tell which place that is; only the link's end frees it. */
+const char *admit_hand_off(struct link *link, uint64_t token, int *fd)
+{
+	struct reservation **at = find_reservation(link, token);
+	const char *sentence;
+	enum reason reason;
+	uint32_t request;
+	bool ok = true;
+
+	if (!*at)
+		return "it handed over a client with a token that it was not given";
+	request = (*at)->request;
+	reason = try_hand_off(*at, fd, &sentence);
+	if (reason != REASON_NONE) {
+		struct span peer = span_of((*at)->conn ? (*at)->conn->peer : "");
+
+		log_refusal(link->admission, peer, reason, sentence);
+		ok = refuse(link, request, reason, sentence);
 	}
 	drop_reservation(at);
-	return true;
+	return ok ? NULL : LINK_DEAF;
 }
 
 bool admit_abandon(struct link *link, uint64_t token)
@@ -390,7 +428,8 @@ int admit_start(struct admission *a, struct export *export, sd_event *event, int
 	int r;
 
 	*a = (struct admission) { .export = export, .event = event, .listener = listener };
-	a->offer = offer_of(export, 1);
+	contexts_list(export, &a->contexts);
+	a->offer = offer_of(export, 1, a->contexts.n);
 	r = sd_event_add_io(event, &a->source, listener, EPOLLIN, on_connection, a);
 	return r < 0 ? fail(why, -r, "cannot watch the channel's socket") : 0;
 }

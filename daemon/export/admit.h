@@ -19,6 +19,7 @@
 #include "base/failure.h"
 #include "export/census.h"
 #include "export/conn.h"
+#include "export/contexts.h"
 #include "wire/channel.h"
 
 struct admission;
@@ -61,6 +62,7 @@ struct admission {
 	struct link *links;
 	struct admitted *admitted;
 	struct channel_offer offer;
+	struct context_list contexts;   /* that come with it */
 	uint32_t n_slots;               /* taken: reserved and admitted */
 	uint64_t n_connections;         /* given out, as numbers */
 	time_t refused_since;           /* of the refusals in the log, how many since when */
@@ -82,8 +84,10 @@ void admit_stop(struct admission *a);
 void admit_close(struct admission *a, enum reason reason, const char *sentence);
 void admit_open(struct admission *a);
 
-/* What is offered may have changed: if so, tells the negotiators. */
+/* What is offered, or its contexts, may have changed: if so, tells the negotiators. */
 void admit_offer_again(struct admission *a);
+/* The same for who is just being answered: its link is not ended, but the answer is false. */
+bool admit_offer_to(struct admission *a, struct link *link);
 
 /* NULL if there is no such client. */
 struct admitted *admit_find(const struct admission *a, uint64_t connection);
@@ -104,15 +108,17 @@ void admit_gone(struct admission *a, struct conn *conn);
 /* The start failed: tells it to all who wait on the listening socket. */
 void admit_failed(int listener, const char *sentence);
 
-/* For link.c.  A false answer ends the link. */
+#define LINK_DEAF "it does not read its answers"
+
+/* For link.c.  A false answer, or a sentence, ends the link. */
 bool admit_reserve(struct link *link, const struct channel_reserve *reserve);
-bool admit_hand_off(struct link *link, uint64_t token, int *fd);
+const char *admit_hand_off(struct link *link, uint64_t token, int *fd);
 bool admit_abandon(struct link *link, uint64_t token);
 void admit_forget(struct link *link);   /* all its reservations */
 void admit_note_refusal(struct link *link, const struct channel_refusal *refusal);
 
 /* offer.c */
-struct channel_offer offer_of(const struct export *export, uint64_t number);
+struct channel_offer offer_of(const struct export *export, uint64_t number, uint16_t n_contexts);
 uint16_t offer_flags(const struct export *export);
 
 /* link.c */

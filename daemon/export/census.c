@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "export/admit.h"
-#include "export/clocks.h"
 
 int census_init(struct census *census, struct admission *admission, struct failure *why)
 {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "export/contexts.h"
 #include "export/read.h"
 #include "export/send.h"
 
@@ -30,6 +31,8 @@ void conn_free(struct conn *conn)
 {
 	conn->loop->n_admitted--;
 	close_fd(&conn->fd);
+	for (unsigned i = 0; i < conn->n_contexts; i++)
+		context_unuse(conn->export, conn->contexts[i]);
 	free(conn->contexts);
 	free(conn->filter);
 	free(conn);
@@ -118,6 +121,15 @@ void conn_end(struct conn *conn, enum reason reason)
 	conn_unsettle(conn);
 }
 
+void conn_stay(struct conn *conn, enum reason reason)
+{
+	if (!conn->ending || conn->dead || conn->reason != reason)
+		return;
+	conn->ending = false;
+	conn->reason = REASON_NONE;
+	conn_unsettle(conn);
+}
+
 void conn_kill(struct conn *conn, enum reason reason)
 {
 	if (conn->dead)
@@ -198,21 +210,14 @@ void slot_answer(struct slot *slot, enum nbd_error error, const char *sentence)
 {
 	struct conn *conn = slot->conn;
 	struct out *out = &slot->final;
+	struct span text;
 
 	if (error)
 		conn->stats.n_errors++;
-	if (conn->mode == NBD_MODE_SIMPLE || (!error && conn->mode == NBD_MODE_STRUCTURED &&
-	                                      slot->req.type != NBD_CMD_READ)) {
-		out->header_len = (uint8_t) put_simple_reply(out->header, slot->req.cookie, error);
-	} else if (error) {
-		out->header_len = (uint8_t) put_error(out->header, conn->mode, &slot->req, error,
-		                                      sentence ? (uint16_t) strlen(sentence) : 0);
-		out->body = (const uint8_t *) sentence;
-		out->body_len = sentence ? (uint32_t) strlen(sentence) : 0;
-	} else {
-		out->header_len = (uint8_t) put_chunk(out->header, conn->mode, &slot->req,
-		                                      NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0);
-	}
+	out->header_len = (uint8_t) put_final(out->header, conn->mode, &slot->req, error, sentence,
+	                                      &text);
+	out->body = text.at;
+	out->body_len = (uint32_t) text.len;
 	out->last = slot;
 	conn_queue(conn, out);
 }

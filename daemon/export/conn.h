@@ -58,7 +58,7 @@ struct conn {
 	uint64_t size;                  /* as the client was told */
 	uint16_t flags;
 	uint16_t n_contexts;
-	uint32_t *contexts;             /* identifiers; ours */
+	uint32_t *contexts;             /* identifiers, each in use by us; ours */
 	char peer[64];
 	struct letter letter;           /* arriving, and leaving */
 	void *admitted;                 /* the main thread's: see admit.c */
@@ -99,7 +99,7 @@ struct conn {
 
 /* Main thread.  One that has no socket yet. */
 struct conn *conn_new(struct loop *loop);
-/* Main thread: also frees its place in the loop. */
+/* Main thread: also frees its place in the loop, and lets go of its contexts. */
 void conn_free(struct conn *conn);
 
 /* Main thread: hands a new connection to the ring. */
@@ -107,6 +107,9 @@ void conn_arrive(struct conn *conn);
 
 /* No more requests are read; the connection ends when all is answered. */
 void conn_end(struct conn *conn, enum reason reason);
+
+/* Takes conn_end() back, if that was its reason and it is not too late. */
+void conn_stay(struct conn *conn, enum reason reason);
 
 /* Ends it at once.  Its socket is shut down, and what is in flight is not answered. */
 void conn_kill(struct conn *conn, enum reason reason);

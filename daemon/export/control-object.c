@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "export/bitmaps.h"
 #include "export/control.h"
 #include "export/engine.h"
 #include "export/server.h"
@@ -21,7 +22,7 @@
 	                      const char *property, sd_bus_message *reply, void *userdata,  \
 	                      sd_bus_error *error)                            \
 	{                                                                     \
-		struct server *s = ((struct control_peer *) userdata)->server;  \
+		struct server *s = userdata;                                    \
                                                                               \
 		(void) bus, (void) path, (void) interface, (void) property, (void) error;  \
 		return sd_bus_message_append(reply, type, (ctype) (expression));  \
@@ -60,11 +61,23 @@ COUNT(bytes_written, admit_totals(&s->admission).bytes_written)
 COUNT(since, s->since)
 COUNT(stuck_since, s->pulse.stuck_since)
 
+static int get_bitmap_problem(sd_bus *bus, const char *path, const char *interface,
+                              const char *property, sd_bus_message *reply, void *userdata,
+                              sd_bus_error *error)
+{
+	struct server *s = userdata;
+	char problem[BITMAPS_PROBLEM_SIZE];
+
+	(void) bus, (void) path, (void) interface, (void) property, (void) error;
+	bitmaps_problem(&s->export, problem);
+	return sd_bus_message_append(reply, "s", problem);
+}
+
 static int get_flush_failed(sd_bus *bus, const char *path, const char *interface,
                             const char *property, sd_bus_message *reply, void *userdata,
                             sd_bus_error *error)
 {
-	struct server *s = ((struct control_peer *) userdata)->server;
+	struct server *s = userdata;
 	char reason[LATCH_REASON_SIZE];
 
 	(void) bus, (void) path, (void) interface, (void) property, (void) error;
@@ -74,42 +87,13 @@ static int get_flush_failed(sd_bus *bus, const char *path, const char *interface
 
 /* Methods */
 
-/* A caller in words, for the log. */
-#define CALLER_SIZE 64u
-static const char *caller(const struct control_peer *peer, char ret[static CALLER_SIZE])
-{
-	(void) snprintf(ret, CALLER_SIZE, "user %u (process %ld)", (unsigned) peer->uid,
-	                (long) peer->pid);
-	return ret;
-}
-
-/* 0, or an error to return: everybody who got here may read, not everybody may change. */
-static int require_right(const struct control_peer *peer, sd_bus_message *message,
-                         sd_bus_error *error)
-{
-	char who[CALLER_SIZE];
-
-	if (peer->uid == 0 || peer->uid == geteuid())
-		return 0;
-	log_event(EVENT_CONTROL_DENIED, NULL, "%s may not call %s", caller(peer, who),
-	          sd_bus_message_get_member(message));
-	return sd_bus_error_setf(error, CONTROL_ERROR_NOT_PERMITTED,
-	                         "only root and the export's own user may do this (%s)",
-	                         sd_bus_message_get_member(message));
-}
-
 static int list_clients(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
 	return control_defer(userdata, message, WAITS_FOR_CLIENTS, error);
 }
 
-static const char *context_name(uint32_t id)
-{
-	return id == NBD_CONTEXT_ID_BASE_ALLOCATION ? NBD_CONTEXT_BASE_ALLOCATION :
-	       id == NBD_CONTEXT_ID_ALLOCATION_DEPTH ? NBD_CONTEXT_ALLOCATION_DEPTH : "unknown";
-}
-
-static int append_contexts(sd_bus_message *reply, const struct conn *conn)
+static int append_contexts(sd_bus_message *reply, const struct context_list *contexts,
+                           const struct conn *conn)
 {
 	int r = sd_bus_message_open_container(reply, 'e', "sv");
 
@@ -120,13 +104,14 @@ static int append_contexts(sd_bus_message *reply, const struct conn *conn)
 	if (r >= 0)
 		r = sd_bus_message_open_container(reply, 'a', "s");
 	for (unsigned i = 0; r >= 0 && i < conn->n_contexts; i++)
-		r = sd_bus_message_append(reply, "s", context_name(conn->contexts[i]));
+		r = sd_bus_message_append(reply, "s", context_name(contexts, conn->contexts[i]));
 	for (unsigned i = 0; r >= 0 && i < 3; i++)
 		r = sd_bus_message_close_container(reply);
 	return r;
 }
 
-static int append_client(sd_bus_message *reply, const struct admitted *who)
+static int append_client(sd_bus_message *reply, const struct context_list *contexts,
+                         const struct admitted *who)
 {
 	static const char *const modes[] = { "simple", "structured", "extended" };
 	const struct conn_stats *stats = &who->seen.stats;
@@ -147,7 +132,7 @@ static int append_client(sd_bus_message *reply, const struct admitted *who)
 		                          "InFlight", "u", (uint32_t) who->seen.in_flight,
 		                          "Memory", "t", who->seen.memory);
 	if (r >= 0)
-		r = append_contexts(reply, who->conn);
+		r = append_contexts(reply, contexts, who->conn);
 	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
@@ -159,7 +144,7 @@ int control_reply_clients(struct server *server, sd_bus_message *message)
 	if (r >= 0)
 		r = sd_bus_message_open_container(reply, 'a', "a{sv}");
 	for (const struct admitted *who = server->admission.admitted; r >= 0 && who; who = who->next)
-		r = append_client(reply, who);
+		r = append_client(reply, &server->admission.contexts, who);
 	if (r >= 0)
 		r = sd_bus_message_close_container(reply);
 	if (r >= 0)
@@ -172,12 +157,11 @@ int control_reply_clients(struct server *server, sd_bus_message *message)
 
 static int kick(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
-	struct control_peer *peer = userdata;
-	struct server *server = peer->server;
+	struct server *server = userdata;
 	const struct admitted *who;
-	char name[CALLER_SIZE];
+	char caller[CONTROL_CALLER_SIZE];
 	uint64_t connection;
-	int r = require_right(peer, message, error);
+	int r = control_check_change(message, "export", error);
 
 	if (r < 0)
 		return r;
@@ -193,16 +177,15 @@ static int kick(sd_bus_message *message, void *userdata, sd_bus_error *error)
 		return r;
 	log_event(EVENT_CLIENT_KICKED, &(struct subject) { .client = who->peer,
 	          .connection = connection }, "connection %" PRIu64 " is closed by %s", connection,
-	          caller(peer, name));
+	          control_caller(message, caller));
 	return sd_bus_reply_method_return(message, NULL);
 }
 
 static int drain(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
-	struct control_peer *peer = userdata;
-	struct server *server = peer->server;
-	char name[CALLER_SIZE];
-	int r = require_right(peer, message, error);
+	struct server *server = userdata;
+	char caller[CONTROL_CALLER_SIZE];
+	int r = control_check_change(message, "export", error);
 
 	if (r < 0)
 		return r;
@@ -210,35 +193,46 @@ static int drain(sd_bus_message *message, void *userdata, sd_bus_error *error)
 		return sd_bus_error_setf(error, CONTROL_ERROR_BAD_STATE, "the export is being stopped");
 	if (server->state == STATE_DRAINED)
 		return sd_bus_reply_method_return(message, NULL);
-	r = control_defer(peer, message, WAITS_FOR_DRAIN, error);
+	r = control_defer(server, message, WAITS_FOR_DRAIN, error);
 	if (r >= 0 && server->state == STATE_SERVING)
-		server_drain(server, caller(peer, name));
+		server_drain(server, control_caller(message, caller));
 	return r;
+}
+
+/* For who stops it only while nobody uses it: between his look and a Drain somebody may come in. */
+static int drain_idle(sd_bus_message *message, void *userdata, sd_bus_error *error)
+{
+	const struct server *server = userdata;
+	unsigned n = server->admission.n_slots;
+
+	if (n > 0)
+		return sd_bus_error_set_errnof(error, EBUSY, "it has %u client%s", n,
+		                               n == 1 ? "" : "s");
+	return drain(message, userdata, error);
 }
 
 static int resume(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
-	struct control_peer *peer = userdata;
-	struct server *server = peer->server;
-	char name[CALLER_SIZE];
-	int r = require_right(peer, message, error);
+	struct server *server = userdata;
+	char caller[CONTROL_CALLER_SIZE];
+	int r = control_check_change(message, "export", error);
 
 	if (r < 0)
 		return r;
-	if (server->state != STATE_DRAINED || server->leaving)
+	if ((server->state != STATE_DRAINED && server->state != STATE_DRAINING) || server->leaving)
 		return sd_bus_error_setf(error, CONTROL_ERROR_BAD_STATE, "the export is not drained: "
 		                         "it is %s", state_word(server->state));
-	server_resume(server, caller(peer, name));
+	server_resume(server, control_caller(message, caller));
 	return sd_bus_reply_method_return(message, NULL);
 }
 
 static int clear_error(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
-	struct control_peer *peer = userdata;
-	struct latch *latch = &peer->server->export.latch;
-	char name[CALLER_SIZE], reason[LATCH_REASON_SIZE];
+	struct server *server = userdata;
+	struct latch *latch = &server->export.latch;
+	char caller[CONTROL_CALLER_SIZE], reason[LATCH_REASON_SIZE];
 	struct failure why = { 0 };
-	int r = require_right(peer, message, error);
+	int r = control_check_change(message, "export", error);
 
 	if (r < 0)
 		return r;
@@ -248,24 +242,22 @@ static int clear_error(sd_bus_message *message, void *userdata, sd_bus_error *er
 	if (latch_clear(latch, &why) < 0)
 		return sd_bus_error_setf(error, CONTROL_ERROR_FAILED, "%s", why.text);
 	log_event(EVENT_FLUSH_CLEARED, NULL, "cleared by %s: %s.  FLUSH and FUA work again",
-	          caller(peer, name), reason);
-	pulse_soon(peer->server);
+	          control_caller(message, caller), reason);
+	pulse_soon(server);
 	return sd_bus_reply_method_return(message, "s", reason);
 }
 
 static int reload(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
-	struct control_peer *peer = userdata;
-	struct server *server = peer->server;
-	int r = require_right(peer, message, error);
+	struct server *server = userdata;
+	int r = control_check_change(message, "export", error);
 
 	if (r < 0)
 		return r;
 	if (server->leaving)
 		return sd_bus_error_setf(error, CONTROL_ERROR_BAD_STATE, "the export is being stopped");
-	if (server->reload.runs)
-		return sd_bus_error_setf(error, CONTROL_ERROR_BAD_STATE, "a reload is under way");
-	r = control_defer(peer, message, WAITS_FOR_RELOAD, error);
+	r = control_defer(server, message, server->reload.runs ? WAITS_FOR_NEXT_RELOAD :
+	                                                        WAITS_FOR_RELOAD, error);
 	if (r >= 0)
 		reload_begin(server);
 	return r;
@@ -275,7 +267,7 @@ static int reload(sd_bus_message *message, void *userdata, sd_bus_error *error)
 	SD_BUS_PROPERTY(name, type, get, 0, SD_BUS_VTABLE_PROPERTY_CONST)
 #define CURRENT(name, type, get) SD_BUS_PROPERTY(name, type, get, 0, 0)
 
-/* All are "unprivileged" to sd-bus: require_right() is what decides. */
+/* All are "unprivileged" to sd-bus: control_check_change() is what decides. */
 #define METHOD(name, in, out, handler) \
 	SD_BUS_METHOD(name, in, out, handler, SD_BUS_VTABLE_UNPRIVILEGED)
 
@@ -308,10 +300,12 @@ const sd_bus_vtable control_vtable[] = {
 	CURRENT("BytesWritten", "t", get_bytes_written),
 	CONSTANT("Since", "t", get_since),
 	CURRENT("FlushFailed", "s", get_flush_failed),
+	CURRENT("BitmapProblem", "s", get_bitmap_problem),
 	CURRENT("StuckSince", "t", get_stuck_since),
 	METHOD("ListClients", "", "aa{sv}", list_clients),
 	METHOD("Kick", "t", "", kick),
 	METHOD("Drain", "", "", drain),
+	METHOD("DrainIdle", "", "", drain_idle),
 	METHOD("Resume", "", "", resume),
 	METHOD("ClearError", "", "s", clear_error),
 	METHOD("Reload", "", "", reload),

@@ -16,13 +16,12 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/device-identity.h"
 #include "base/log.h"
 #include "export/queue.h"
 
 /* Linux's page cache miscounts SEEK_DATA in the last page below 2^63 and finds nothing there. */
 #define SEEK_TRUSTED ((uint64_t) INT64_MAX - (2u << 20))
-
-#define EXPORT_SECTOR 512u              /* an export's size is a multiple of this */
 
 /* Opens what `path_fd` (O_PATH) names once more, with the flags that I/O needs. */
 static int reopen(int path_fd, int flags)
@@ -99,13 +98,12 @@ static int open_data(struct device *dev, int path_fd, const struct stat *st, boo
 	return dev->fd < 0 ? fail_open(dev, st, errno, why) : 0;
 }
 
-static int size_of_block_device(struct device *dev, struct failure *why)
+static int look_at_block_device(struct device *dev, struct failure *why)
 {
 	int logical, read_only;
 
-	if (ioctl(dev->fd, BLKGETSIZE64, &dev->size) < 0 || ioctl(dev->fd, BLKSSZGET, &logical) < 0 ||
-	    ioctl(dev->fd, BLKROGET, &read_only) < 0)
-		return fail(why, errno, "cannot ask %s for its size", dev->path);
+	if (ioctl(dev->fd, BLKSSZGET, &logical) < 0 || ioctl(dev->fd, BLKROGET, &read_only) < 0)
+		return fail(why, errno, "cannot ask %s for its sectors", dev->path);
 	dev->sector = dev->direct ? (uint32_t) logical : 1;
 	if (read_only && !dev->read_only) {
 		log_event(EVENT_DEVICE_READ_ONLY, NULL, "%s: the device is read-only, and so is the "
@@ -147,40 +145,6 @@ static uint32_t file_alignment(int fd)
 	return probe_alignment(fd);
 }
 
-/* The tail is what lies behind the last whole sector; it goes through the page cache. */
-static int open_tail(struct device *dev, int path_fd, struct failure *why)
-{
-	dev->direct_size = sector_down(dev, dev->size);
-	if (dev->direct_size == dev->size)
-		return 0;
-	dev->tail_fd = reopen(path_fd, dev->read_only ? O_RDONLY : O_RDWR);
-	if (dev->tail_fd < 0)
-		return fail(why, errno, "cannot open %s for its last, unaligned bytes", dev->path);
-	return 0;
-}
-
-static int check_size(struct device *dev, struct failure *why)
-{
-	dev->size -= dev->size % EXPORT_SECTOR;
-	if (dev->size == 0)
-		return fail_plain(why, ENODATA, "%s is empty: an export has at least %u bytes",
-		                  dev->path, EXPORT_SECTOR);
-	if (dev->size > INT64_MAX)
-		return fail_plain(why, EFBIG, "%s is larger than 8 EiB", dev->path);
-	return 0;
-}
-
-/* An inode's number comes back with another file; its time of birth does not. */
-static void identify_file(struct device *dev, const struct stat *st)
-{
-	struct statx stx = { 0 };
-
-	(void) statx(dev->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx);
-	(void) snprintf(dev->identity, sizeof dev->identity,
-	                "file-%" PRIx64 "-%" PRIu64 "-%" PRId64 ".%u", (uint64_t) st->st_dev,
-	                (uint64_t) st->st_ino, (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
-}
-
 /* Whether the driver can refuse to wait: io_uring then needs no thread for each request.  Files
  * of which nobody knows how long they take (FUSE, network) count as such. */
 static bool takes_nowait(const struct device *dev)
@@ -218,24 +182,25 @@ static int open_all(struct device *dev, const struct export_settings *s, struct 
 	if (r < 0)
 		return r;
 	if (dev->is_block) {
-		r = size_of_block_device(dev, why);
+		r = look_at_block_device(dev, why);
 		if (r == 0)
 			r = queue_read_limits(dev, st.st_rdev, why);
 	} else {
-		dev->size = (uint64_t) st.st_size;
 		dev->sector = dev->direct ? file_alignment(dev->fd) : 1;
 		dev->physical_block = (uint32_t) st.st_blksize;
 		dev->write_cache = true;
 		dev->can_discard = true;
-		identify_file(dev, &st);
+		r = device_identity_of_file(dev->fd, dev->identity);
+		if (r < 0)
+			return fail(why, -r, "cannot look at %s", s->device);
 		r = device_lock(dev->fd, dev->path, !dev->read_only, s->shared, why);
 	}
 	if (r == 0)
-		r = check_size(dev, why);
+		r = device_measure(dev, path_fd, why);
 	if (r < 0)
 		return r;
 	dev->nowait = takes_nowait(dev);
-	return open_tail(dev, path_fd, why);
+	return 0;
 }
 
 int device_open(struct device *dev, const struct export_settings *settings, struct failure *why)
@@ -324,8 +289,8 @@ uint64_t device_extent_after_hole(int fd, uint64_t offset, uint64_t end, bool *r
 uint64_t device_read_extent(const struct device *dev, struct known_data *known, uint64_t offset,
                             uint64_t end, bool *ret_hole)
 {
+	uint64_t stop, far = dev->size;         /* which may have shrunk below what is read */
 	unsigned n_punched = dev->n_punched;
-	uint64_t stop;
 
 	*ret_hole = false;
 	if (dev->is_block)
@@ -334,7 +299,7 @@ uint64_t device_read_extent(const struct device *dev, struct known_data *known, 
 		return known->end < end ? known->end : end;
 
 	/* Look further than asked: the next reads are likely to be near. */
-	stop = device_extent(dev->fd, offset, dev->size, ret_hole);
+	stop = device_extent(dev->fd, offset, far > end ? far : end, ret_hole);
 	if (!*ret_hole)
 		*known = (struct known_data) { offset, stop, n_punched };
 	return stop < end ? stop : end;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/device-identity.h"
 #include "base/export-settings.h"
 #include "base/failure.h"
 
@@ -27,8 +28,10 @@ struct device {
 	bool write_cache;               /* volatile: a flush is needed to reach media */
 	bool can_discard;
 
-	uint64_t size;                  /* bytes exported; a multiple of 512 */
-	uint64_t direct_size;           /* bytes that `fd` reaches with whole sectors */
+	/* Set by the main thread, while loops read them: see resize.h. */
+	_Atomic uint64_t size;          /* bytes to export; a multiple of 512 */
+	_Atomic uint64_t direct_size;   /* bytes that `fd` reaches with whole sectors */
+	uint64_t size_seen;             /* the main thread's: what the kernel said last */
 	uint32_t sector;                /* bytes: the alignment that I/O on `fd` needs; 1 for none */
 	uint32_t physical_block;        /* bytes */
 	uint32_t optimal_io;            /* bytes, or 0 */
@@ -39,7 +42,7 @@ struct device {
 	/* Set, and read, by any ring: fallocate(2) has been refused that way. */
 	_Atomic bool no_punch, no_zero_range;
 
-	char identity[96];              /* the same thing behind another path has the same */
+	char identity[DEVICE_IDENTITY_SIZE];    /* the same thing behind another path has the same */
 
 	_Atomic unsigned n_punched;     /* times that something may have made a hole */
 };
@@ -54,6 +57,15 @@ struct known_data {
 /* Opens and locks `settings->device`.  On failure nothing is held. */
 int device_open(struct device *dev, const struct export_settings *settings, struct failure *why);
 void device_close(struct device *dev);
+
+/* device-size.c.  For device_open(): finds out the size, and opens the tail by `path_fd`. */
+int device_measure(struct device *dev, int path_fd, struct failure *why);
+
+/* Whether the size, in whole 512 bytes, is not that of the last look, nor the device's. */
+bool device_size_has_changed(struct device *dev, uint64_t *ret);
+
+/* What is exported from now on: `size`, or what can be had of it. */
+void device_resize(struct device *dev, uint64_t size);
 
 /* After I/O that failed with `error` (an errno, or 0 to look without one): the device is not
  * there any more, and never will be again under this descriptor. */

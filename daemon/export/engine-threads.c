@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "export/engine.h"
 
 #define IO_THREADS 16u
@@ -166,10 +166,7 @@ static void start_send(struct threads *t, struct op *op)
 
 static uint64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t) now.tv_sec * 1000 + (uint64_t) now.tv_nsec / 1000000;
+	return monotonic_us() / 1000;
 }
 
 /* op->length has no other use in a timer: its deadline, in milliseconds. */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dirty/tracker.h"
 #include "export/engine.h"
 #include "export/flush.h"
 #include "export/loop.h"
@@ -59,18 +60,19 @@ static int init_loops(struct export *export, struct failure *why)
 }
 
 int export_init(struct export *export, const struct export_settings *settings,
-                const struct device *device, const char *state_dir, struct failure *why)
+                const struct device *device, struct failure *why)
 {
 	int r;
 
-	*export = (struct export) { .settings = settings, .device = *device };
+	*export = (struct export) { .settings = settings, .device = *device,
+	                            .tracked_size = device->size };
 	order_init(&export->order, settings->threads > 1);
 	flush_line_init(&export->flush_line);
 	pool_init(&export->pool, JOB_THREADS);
 
 	r = mailbox_init(&export->mail, why);
 	if (r == 0)
-		r = latch_open(&export->latch, state_dir, export->device.identity, why);
+		r = latch_open(&export->latch, settings->label, export->device.identity, why);
 	return r == 0 ? init_loops(export, why) : r;
 }
 
@@ -82,6 +84,7 @@ void export_deinit(struct export *export)
 	pool_deinit(&export->pool);
 	for (unsigned i = 0; i < export->n_loops; i++)
 		loop_deinit(&export->loops[i]);
+	tracker_close(export->tracker);
 	free(export->loops);
 	latch_close(&export->latch);
 	device_close(&export->device);
@@ -111,14 +114,18 @@ void export_drain(struct export *export, enum reason reason)
 {
 	export->last_flush_error = 0;
 	export->n_draining = export->n_loops;
+	export->quiet = false;
+	export->round++;
 	for (unsigned i = 0; i < export->n_loops; i++)
-		loop_drain(&export->loops[i], reason);
+		loop_drain(&export->loops[i], export->round, reason);
 }
 
 void export_resume(struct export *export)
 {
+	export->quiet = false;
+	export->round++;
 	for (unsigned i = 0; i < export->n_loops; i++)
-		loop_resume(&export->loops[i]);
+		loop_resume(&export->loops[i], export->round);
 }
 
 /* In a thread of the pool: the main thread goes on answering the service manager. */
@@ -126,29 +133,46 @@ static void flush_last(struct job *job)
 {
 	struct export *export = container_of(job, struct export, last_flush);
 
-	export->last_flush_error = fdatasync(export->device.fd) < 0 ? errno : 0;
+	export->flush_error = fdatasync(export->device.fd) < 0 ? errno : 0;
 }
 
+static void on_last_flush(struct job *job);
+
+static void begin_last_flush(struct export *export)
+{
+	export->flushes = true;
+	export->flush_round = export->round;
+	export->last_flush = (struct job) { .run = flush_last, .done = on_last_flush };
+	pool_submit(&export->pool, &export->last_flush, &export->mail);
+}
+
+/* It may be one of a drain that was broken off since, and another one may wait for its own. */
 static void on_last_flush(struct job *job)
 {
 	struct export *export = container_of(job, struct export, last_flush);
+	bool counts = export->flush_round == export->round;
+	int error = export->flush_error;
 
-	if (export->last_flush_error && device_vanished(&export->device, export->last_flush_error))
-		export->on_device_failed(export, export->last_flush_error);
-	else if (export->last_flush_error)
-		flush_failed(export, export->last_flush_error, "flushing the drained device failed");
-	export->on_drained(export);
+	export->flushes = false;
+	if (error && device_vanished(&export->device, error))
+		export->on_device_failed(export, error);
+	else if (error)
+		flush_failed(export, error, "flushing the drained device failed");
+	if (counts) {
+		export->last_flush_error = error;
+		export->on_drained(export);
+	} else if (export->quiet) {
+		begin_last_flush(export);
+	}
 }
 
-void export_loop_drained(struct export *export, struct loop *loop)
+void export_loop_drained(struct export *export, unsigned round)
 {
-	(void) loop;
-	if (--export->n_draining > 0)
+	if (round != export->round || --export->n_draining > 0)
 		return;
-	if (export->device_gone) {
+	export->quiet = true;
+	if (export->device_gone)
 		export->on_drained(export);
-		return;
-	}
-	export->last_flush = (struct job) { .run = flush_last, .done = on_last_flush };
-	pool_submit(&export->pool, &export->last_flush, &export->mail);
+	else if (!export->flushes)
+		begin_last_flush(export);
 }

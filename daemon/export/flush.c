@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "export/actions.h"
 #include "export/conn.h"
@@ -59,6 +60,10 @@ static void give_turn(struct flush_line *line)
 	pthread_mutex_unlock(&line->lock);
 	if (!next)
 		return;
+	if (!next->loop) {
+		sem_post(&next->turn);
+		return;
+	}
 	next->letter.open = on_turn;
 	mailbox_post(&next->loop->ring.mail, &next->letter);
 }
@@ -149,6 +154,33 @@ void flush_failed(struct export *export, int error, const char *what)
 	(void) snprintf(reason, sizeof reason, "%s: %s: %s", export->device.path, what,
 	                strerror(error));
 	latch_set(&export->latch, reason);
+}
+
+static int flush_here(struct export *export)
+{
+	int r;
+
+	if (export->latch.set)
+		return -EIO;
+	r = fdatasync(export->device.fd) < 0 ? -errno : 0;
+	if (r < 0 && r != -EINTR && r != -EAGAIN)
+		flush_failed(export, -r, "flushing the device failed");
+	return r == 0 && export->latch.set ? -EIO : r;
+}
+
+int flush_wait(struct export *export)
+{
+	struct flusher flusher = { 0 };
+	int r;
+
+	sem_init(&flusher.turn, 0, 0);
+	if (!take_turn(&export->flush_line, &flusher))
+		while (sem_wait(&flusher.turn) < 0)
+			;
+	r = flush_here(export);
+	give_turn(&export->flush_line);
+	sem_destroy(&flusher.turn);
+	return r;
 }
 
 static void on_change_flushed(struct slot *slot, int error)

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 
 #include "export/ring.h"
@@ -23,10 +24,11 @@ struct export;
 struct loop;
 struct slot;
 
-/* A loop's. */
+/* A loop's, or for once another thread's. */
 struct flusher {
 	struct op op;
-	struct loop *loop;
+	struct loop *loop;              /* NULL: a thread that waits for `turn` */
+	sem_t turn;
 	struct slot *running;           /* who waits for the flush under way */
 	struct slot *waiting, **waiting_end;    /* who waits for the next */
 	bool in_line;                   /* for the export's turn */
@@ -46,6 +48,9 @@ void flush_line_init(struct flush_line *line);
 
 /* Flushes the device, then calls `flushed` with 0 or a positive errno. */
 void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error));
+
+/* Flushes the device in this thread, which is no loop's.  0 or a negative errno. */
+int flush_wait(struct export *export);
 
 /* Answers a change that is done, or failed (slot->error); with FUA it is flushed first. */
 void flush_if_asked(struct slot *slot);

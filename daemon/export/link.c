@@ -50,21 +50,14 @@ bool link_send(struct link *link, const struct channel_record *record)
 /* OFFER, the contexts, who is connected, READY. */
 bool link_introduce(struct link *link)
 {
-	static const struct channel_context contexts[] = {
-		{ NBD_CONTEXT_ID_BASE_ALLOCATION,
-		  { (const uint8_t *) NBD_CONTEXT_BASE_ALLOCATION,
-		    sizeof NBD_CONTEXT_BASE_ALLOCATION - 1 } },
-		{ NBD_CONTEXT_ID_ALLOCATION_DEPTH,
-		  { (const uint8_t *) NBD_CONTEXT_ALLOCATION_DEPTH,
-		    sizeof NBD_CONTEXT_ALLOCATION_DEPTH - 1 } },
-	};
+	const struct context_list *contexts = &link->admission->contexts;
 	struct channel_record r = { .type = CHANNEL_OFFER, .offer = link->admission->offer };
-	bool ok;
+	bool ok = link_send(link, &r);
 
-	r.offer.n_contexts = ARRAY_LEN(contexts);
-	ok = link_send(link, &r);
-	for (size_t i = 0; ok && i < ARRAY_LEN(contexts); i++) {
-		r = (struct channel_record) { .type = CHANNEL_CONTEXT, .context = contexts[i] };
+	for (unsigned i = 0; ok && i < contexts->n; i++) {
+		r = (struct channel_record) { .type = CHANNEL_CONTEXT };
+		r.context.id = contexts->contexts[i].id;
+		r.context.name = span_of(contexts->contexts[i].name);
 		ok = link_send(link, &r);
 	}
 	for (struct admitted *who = link->admission->admitted; ok && who; who = who->next) {
@@ -94,8 +87,7 @@ static const char *take_record(struct link *link, const uint8_t *buf, size_t len
 		ok = admit_reserve(link, &record.reserve);
 		break;
 	case CHANNEL_HANDOFF:
-		ok = admit_hand_off(link, record.token.token, fd);
-		break;
+		return admit_hand_off(link, record.token.token, fd);
 	case CHANNEL_ABANDON:
 		ok = admit_abandon(link, record.token.token);
 		break;
@@ -106,7 +98,7 @@ static const char *take_record(struct link *link, const uint8_t *buf, size_t len
 	default:
 		return "it sent a record that only an export may send";
 	}
-	return ok ? NULL : "it does not read its answers";
+	return ok ? NULL : LINK_DEAF;
 }
 
 static int on_readable(sd_event_source *source, int fd, uint32_t events, void *userdata)

@@ -8,6 +8,8 @@
 #include "export/export.h"
 
 static void settle(void *userdata);
+static void on_turn(struct letter *letter);
+static void on_drained(struct letter *letter);
 static void device_failed(void *userdata, int error);
 
 int loop_init(struct loop *loop, struct export *export, const struct engine *engine,
@@ -16,7 +18,9 @@ int loop_init(struct loop *loop, struct export *export, const struct engine *eng
 	uint32_t sector = export->device.sector;
 	int r;
 
-	*loop = (struct loop) { .export = export, .n_clients = n_clients };
+	/* What may be posted once more while it is on its way is never changed. */
+	*loop = (struct loop) { .export = export, .n_clients = n_clients,
+	                        .turn.open = on_turn, .drained.open = on_drained };
 	loop->starved_end = &loop->starved;
 	flusher_init(&loop->flusher, loop);
 	slot_pool_init(&loop->slots);
@@ -102,7 +106,7 @@ static void on_drained(struct letter *letter)
 {
 	struct loop *loop = container_of(letter, struct loop, drained);
 
-	export_loop_drained(loop->export, loop);
+	export_loop_drained(loop->export, atomic_load(&loop->drained_round));
 }
 
 static void settle(void *userdata)
@@ -113,15 +117,14 @@ static void settle(void *userdata)
 	if (!loop->draining || loop->n_conns > 0 || loop->told)
 		return;
 	loop->told = true;
-	loop->drained.open = on_drained;
-	mailbox_post(&loop->export->mail, &loop->drained);
+	atomic_store(&loop->drained_round, loop->round);
+	mailbox_post_once(&loop->export->mail, &loop->drained);
 }
 
-static void on_drain(struct letter *letter)
+static void begin_drain(struct loop *loop, enum reason reason)
 {
-	struct loop *loop = container_of(letter, struct loop, turn);
-
 	loop->told = false;
+	loop->drain_reason = reason;
 	loop->draining = true;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &loop->drain_began);
 	for (struct conn *conn = loop->conns; conn; conn = conn->next)
@@ -129,11 +132,43 @@ static void on_drain(struct letter *letter)
 	loop_watch(loop);
 }
 
-void loop_drain(struct loop *loop, enum reason reason)
+static void end_drain(struct loop *loop)
 {
-	loop->drain_reason = reason;
-	loop->turn.open = on_drain;
-	mailbox_post(&loop->ring.mail, &loop->turn);
+	loop->draining = false;
+	for (struct conn *conn = loop->conns; conn; conn = conn->next)
+		conn_stay(conn, loop->drain_reason);
+}
+
+/* Several turns may have been wanted since it was posted: the last one counts. */
+static void on_turn(struct letter *letter)
+{
+	struct loop *loop = container_of(letter, struct loop, turn);
+	uint64_t wanted = atomic_load(&loop->wanted);
+	enum reason reason = (enum reason) (uint32_t) wanted;
+
+	if (loop->round == wanted >> 32)
+		return;
+	loop->round = (unsigned) (wanted >> 32);
+	if (loop->draining)
+		end_drain(loop);
+	if (reason != REASON_NONE)
+		begin_drain(loop, reason);
+}
+
+static void want(struct loop *loop, unsigned round, enum reason reason)
+{
+	atomic_store(&loop->wanted, (uint64_t) round << 32 | (uint32_t) reason);
+	mailbox_post_once(&loop->ring.mail, &loop->turn);
+}
+
+void loop_drain(struct loop *loop, unsigned round, enum reason reason)
+{
+	want(loop, round, reason);
+}
+
+void loop_resume(struct loop *loop, unsigned round)
+{
+	want(loop, round, REASON_NONE);
 }
 
 /* Spare floors and buffers do no harm where only one of the two could be had. */
@@ -142,15 +177,4 @@ int loop_grow(struct loop *loop, unsigned n)
 	int r = memory_grow(&loop->memory, n);
 
 	return r < 0 ? r : receive_grow(&loop->buffers, n);
-}
-
-static void on_resume(struct letter *letter)
-{
-	container_of(letter, struct loop, turn)->draining = false;
-}
-
-void loop_resume(struct loop *loop)
-{
-	loop->turn.open = on_resume;
-	mailbox_post(&loop->ring.mail, &loop->turn);
 }

@@ -40,11 +40,14 @@ struct loop {
 	unsigned n_conns, n_busy;
 	_Atomic bool draining;          /* no new request is served */
 	bool told;                      /* that the last connection has gone since */
-	enum reason drain_reason;       /* set before the letter that begins it */
+	enum reason drain_reason;       /* why it drains */
 	struct timespec drain_began;
-	struct letter turn;             /* to the loop: drain, serve again */
+	unsigned round;                 /* of the turn that was taken last */
+	struct letter turn;             /* to the loop: see what is wanted */
+	_Atomic uint64_t wanted;        /* by the main thread: a round, and a reason to drain, or none */
 	struct letter end;              /* to the loop */
 	struct letter drained;          /* to the main thread */
+	_Atomic unsigned drained_round; /* which it tells of */
 	struct letter alarm;            /* to the main thread: the device failed */
 	_Atomic int alarm_error;        /* an errno; 0 while the letter is not on its way */
 	struct op tick_op;              /* once a second, while there is something to watch */
@@ -65,11 +68,12 @@ void loop_deinit(struct loop *loop);
 int loop_start(struct loop *loop, struct failure *why);
 
 /* The main thread: serve no new request, end all connections when what is in flight has been
- * answered; then export_loop_drained() is called, once. */
-void loop_drain(struct loop *loop, enum reason reason);
+ * answered; then export_loop_drained() is called, once, with this `round`, if nothing else has been
+ * wanted since.  Rounds differ from one call of these two to the next. */
+void loop_drain(struct loop *loop, unsigned round, enum reason reason);
 
-/* The main thread, after that: serve again. */
-void loop_resume(struct loop *loop);
+/* The main thread, at any time: serve again.  Connections that were not closed yet go on. */
+void loop_resume(struct loop *loop, unsigned round);
 
 /* The loop's thread: makes room for `n` more clients.  -ENOMEM */
 int loop_grow(struct loop *loop, unsigned n);

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ void mailbox_deinit(struct mailbox *box)
 	close_fd(&box->event);
 }
 
-void mailbox_post(struct mailbox *box, struct letter *letter)
+static void append(struct mailbox *box, struct letter *letter)
 {
 	bool was_empty;
 
@@ -40,6 +41,21 @@ void mailbox_post(struct mailbox *box, struct letter *letter)
 		(void) !write(box->event, &(uint64_t) { 1 }, sizeof(uint64_t));
 }
 
+void mailbox_post(struct mailbox *box, struct letter *letter)
+{
+	bool posted = atomic_exchange(&letter->posted, true);
+
+	assert(!posted);
+	(void) posted;
+	append(box, letter);
+}
+
+void mailbox_post_once(struct mailbox *box, struct letter *letter)
+{
+	if (!atomic_exchange(&letter->posted, true))
+		append(box, letter);
+}
+
 void mailbox_empty(struct mailbox *box)
 {
 	struct letter *letter, *next;
@@ -55,6 +71,7 @@ void mailbox_empty(struct mailbox *box)
 
 	for (; letter; letter = next) {
 		next = letter->next;    /* the letter may be gone after it is opened */
+		(void) atomic_exchange(&letter->posted, false);
 		letter->open(letter);
 	}
 }

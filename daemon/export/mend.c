@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "export/change.h"
 #include "export/conn.h"
 
 static uint32_t sector_of(const struct piece *piece)
@@ -65,14 +66,14 @@ void mend_drop(struct piece *piece)
 {
 	struct loop *loop = loop_of(piece->slot);
 
-	order_give(&loop->export->order, &piece->range);
+	change_give(loop, &piece->range);
 	memory_give(&loop->memory, &piece->slot->conn->holder, &piece->block);
 	piece_free(&loop->slots, piece);
 }
 
 static void on_written(struct piece *piece, int error)
 {
-	order_give(&export_of(piece->slot)->order, &piece->range);
+	change_give(loop_of(piece->slot), &piece->range);
 	piece->mend_done(piece, error);
 }
 
@@ -135,7 +136,9 @@ static void on_first_sector_read(struct piece *piece, int error)
 /* Its range is held: nobody else changes these sectors now. */
 static void proceed(struct piece *piece)
 {
-	if (!piece->mends)
+	if (range_refused(&piece->range))
+		on_written(piece, range_refused(&piece->range));
+	else if (!piece->mends)
 		write_piece(piece);
 	else if (piece->data_at)
 		piece_read_part(piece, scratch(piece, 0), piece->start, sector_of(piece),
@@ -159,9 +162,8 @@ void mend_write(struct piece *piece, bool durable, piece_done done)
 	piece->range = (struct range) {
 		.start = piece->start, .end = piece->start + piece->length,
 		.alone = piece->mends, .granted = on_turn,
-		.home = &loop_of(piece->slot)->ring.mail,
 	};
-	if (order_take(&export_of(piece->slot)->order, &piece->range))
+	if (change_take(loop_of(piece->slot), &piece->range))
 		proceed(piece);
 	else
 		piece->slot->n_io++;            /* it counts while it waits */

@@ -39,7 +39,7 @@ static uint32_t preferred_block(const struct device *dev)
 }
 
 /* Zero where there is nothing, so that two can be compared as bytes. */
-struct channel_offer offer_of(const struct export *export, uint64_t number)
+struct channel_offer offer_of(const struct export *export, uint64_t number, uint16_t n_contexts)
 {
 	struct channel_offer offer;
 
@@ -50,21 +50,33 @@ struct channel_offer offer_of(const struct export *export, uint64_t number)
 	offer.minimum_block = export->device.sector;
 	offer.preferred_block = preferred_block(&export->device);
 	offer.maximum_payload = NBD_MAX_PAYLOAD;
+	offer.n_contexts = n_contexts;
 	return offer;
+}
+
+bool admit_offer_to(struct admission *a, struct link *answered)
+{
+	struct context_list contexts;
+	struct channel_offer offer;
+	struct link *next;
+
+	contexts_list(a->export, &contexts);
+	offer = offer_of(a->export, a->offer.number, contexts.n);
+	if (memcmp(&offer, &a->offer, sizeof offer) == 0 &&
+	    memcmp(&contexts, &a->contexts, sizeof contexts) == 0)
+		return true;
+	a->offer = offer;
+	a->contexts = contexts;
+	a->offer.number++;
+	for (struct link *link = a->links; link; link = next) {
+		next = link->next;
+		if (link != answered && !link_introduce(link))
+			link_close(link, "it does not take the offer");
+	}
+	return !answered || link_introduce(answered);
 }
 
 void admit_offer_again(struct admission *a)
 {
-	struct channel_offer offer = offer_of(a->export, a->offer.number);
-	struct link *next;
-
-	if (memcmp(&offer, &a->offer, sizeof offer) == 0)
-		return;
-	a->offer = offer;
-	a->offer.number++;
-	for (struct link *link = a->links; link; link = next) {
-		next = link->next;
-		if (!link_introduce(link))
-			link_close(link, "it does not take the offer");
-	}
+	(void) admit_offer_to(a, NULL);
 }

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dirty/tracker.h"
 #include "export/mailbox.h"
 
 struct range {
@@ -26,7 +27,9 @@ struct range {
 	bool held, waiting;
 	void (*granted)(struct range *range);   /* called later, where order_take() was false */
 	struct mailbox *home;           /* of the ring that it belongs to */
-	struct letter letter;           /* granted by another ring */
+	struct letter letter;           /* granted by another ring, or by the keeper of bitmaps */
+	struct change change;           /* see change.h */
+	void (*go)(struct range *range);        /* likewise */
 	struct range *earlier, *later;  /* all of them, as they came */
 	struct range *dependents;       /* who waits for this one, linked by next_dependent */
 	struct range *next_dependent;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "export/promptness.h"
 
-#include <time.h>
-
+#include "base/clock.h"
 #include "export/device.h"
 
 #define US 1000ull
@@ -23,14 +22,6 @@
 #define SLOW_WEIGHT 16u
 #define DEBT_MOST 128u
 
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * 1000 * 1000 * US + (uint64_t) t.tv_nsec;
-}
-
 void promptness_init(struct promptness *p, const struct device *dev)
 {
 	*p = (struct promptness) { .possible = !dev->nowait, .pause = PAUSE_FIRST };
@@ -47,13 +38,13 @@ uint64_t promptness_begin(struct promptness *p, unsigned round)
 	p->round = round;
 	if (p->spent > ROUND_MOST)
 		return 0;
-	t = now();
+	t = monotonic_ns();
 	return t < p->pause_until ? 0 : t;
 }
 
 void promptness_took(struct promptness *p, uint64_t began, uint32_t length)
 {
-	uint64_t t = now();
+	uint64_t t = monotonic_ns();
 
 	p->spent += t - began;
 	if (t - began <= PROMPT_BASE + length / 4096 * PROMPT_PAGE) {

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "export/pulse.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
+#include "base/clock.h"
 #include "base/log.h"
-#include "export/clocks.h"
+#include "base/notify.h"
+#include "export/resize.h"
 #include "export/server.h"
 
-#define USEC_PER_SEC 1000000ull
-#define NSEC_PER_SEC 1000000000ull
 #define PERIOD (3 * USEC_PER_SEC)
 #define SOON (USEC_PER_SEC / 2)
 #define ACCURACY (USEC_PER_SEC / 10)
@@ -28,6 +29,7 @@ void pulse_report(struct server *server, const char *first)
 		.bytes_read = all.bytes_read,
 		.bytes_written = all.bytes_written,
 		.flush_failed = server->export.latch.set,
+		.settings_kept = server->reload.kept,
 	};
 	char text[REPORT_SIZE];
 
@@ -36,14 +38,14 @@ void pulse_report(struct server *server, const char *first)
 	report_format(&report, text, sizeof text);
 	if (!*first && strcmp(text, pulse->said) == 0)
 		return;
-	(void) sd_notifyf(false, "%sSTATUS=%s", first, text);
+	notify("%sSTATUS=%s", first, text);
 	memcpy(pulse->said, text, sizeof text);
 }
 
 static void feed(struct server *server)
 {
 	if (server->pulse.watchdog)
-		(void) sd_notify(false, "WATCHDOG=1");
+		notify("WATCHDOG=1");
 	server->pulse.deaf_told = false;
 }
 
@@ -59,7 +61,7 @@ static void look_whether_stuck(struct server *server)
 		log_event(EVENT_DEVICE_STUCK, NULL, "%s has not answered for %u s; its clients wait",
 		          server->settings->device, STUCK_SECONDS);
 	} else if (age < STUCK_SECONDS * NSEC_PER_SEC && pulse->stuck_since) {
-		log_event(EVENT_DEVICE_UNSTUCK, NULL, "%s answers again, after %llu s",
+		log_event(EVENT_DEVICE_UNSTUCK, NULL, "%s answers again, after %" PRIu64 " s",
 		          server->settings->device,
 		          (real_time_us() - pulse->stuck_since) / USEC_PER_SEC);
 		pulse->stuck_since = 0;
@@ -93,7 +95,7 @@ static void look_whether_deaf(struct server *server)
 void pulse_extend(struct server *server)
 {
 	if (server->leaving)
-		(void) sd_notify(false, EXTENSION);
+		notify(EXTENSION);
 }
 
 /* 0: nothing goes on that wants watching. */
@@ -101,7 +103,8 @@ static uint64_t period(const struct server *server)
 {
 	uint64_t watchdog = server->pulse.watchdog;
 	bool busy = server->leaving || server->state == STATE_DRAINING ||
-	            server->admission.n_slots || server->control.n_peers || server->pulse.stuck_since;
+	            server->admission.n_slots || control_n_callers(server->control.callers) ||
+	            server->pulse.stuck_since;
 
 	if (!busy)
 		return watchdog;
@@ -119,6 +122,8 @@ static int on_time(sd_event_source *source, uint64_t now, void *userdata)
 		(void) census_ask(&server->census);
 	if (device_vanished(&server->export.device, 0))
 		server_lose_device(server, 0);
+	else if (export_look_at_size(&server->export))
+		admit_offer_again(&server->admission);
 	pulse_extend(server);
 	next = period(server);
 	(void) sd_event_source_set_time(source, now + next);

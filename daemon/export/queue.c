@@ -3,13 +3,15 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
+#include <stdint.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
+
+#include "base/device-identity.h"
 
 #define ATTRIBUTE_SIZE 128u
 
@@ -69,8 +71,7 @@ int queue_read_limits(struct device *dev, dev_t rdev, struct failure *why)
 	dev->rotational = read_number(rdev, "queue/rotational") == 1;
 	dev->write_cache = !read_attribute(rdev, "queue/write_cache", text) ||
 	                   strcmp(text, "write through") != 0;
-	(void) snprintf(dev->identity, sizeof dev->identity, "block-%u:%u-%" PRIu64, major(rdev),
-	                minor(rdev), disk_sequence(dev, rdev));
+	device_identity_of_block(rdev, disk_sequence(dev, rdev), dev->identity);
 	return 0;
 }
 

@@ -19,8 +19,7 @@
 /* From here on it pays to receive into the device's buffer rather than copy. */
 #define DIRECT_MIN 4096u
 
-/* A buffer's number has 16 bits. */
-#define NUMBERS 65536u
+_Static_assert(EXPORT_RECEIVE_BUFFERS - 1 == UINT16_MAX, "a buffer's number has 16 bits");
 
 int receive_grow(struct receive_buffers *buffers, unsigned n)
 {
@@ -28,10 +27,7 @@ int receive_grow(struct receive_buffers *buffers, unsigned n)
 	uint8_t **places, *at;
 	unsigned all;
 
-	if (n > NUMBERS - buffers->n)
-		n = NUMBERS - buffers->n;
-	if (n == 0)
-		return 0;
+	assert(n > 0 && n <= EXPORT_RECEIVE_BUFFERS - buffers->n);
 	all = buffers->n + n;
 	numbers = realloc(buffers->free, all * sizeof *numbers);
 	if (!numbers)

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+#include "base/export-settings.h"
 #include "base/failure.h"
 #include "export/mappings.h"
 #include "export/ring.h"
@@ -29,7 +30,7 @@ struct receive_buffers {
 	unsigned n_free;
 };
 
-#define RECEIVE_GROUP 64u               /* buffers the kernel may hold at once */
+#define RECEIVE_GROUP EXPORT_RECEIVE_GROUP      /* buffers the kernel may hold at once */
 
 int receive_init(struct receive_buffers *buffers, unsigned n_clients, uint32_t size,
                  struct failure *why);

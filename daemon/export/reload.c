@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
+#include "base/clock.h"
 #include "base/log.h"
-#include "export/clocks.h"
+#include "base/notify.h"
+#include "export/resize.h"
 #include "export/server.h"
 
 static bool text_differs(const char *a, const char *b)
@@ -32,6 +33,13 @@ void reload_name_fixed(const struct export_settings *old, const struct export_se
 		             (old->memory != new->memory || old->threads == new->threads) },
 		{ "Threads=", old->threads != new->threads },
 		{ "Engine=", old->engine != new->engine },
+		{ "Bitmap=", text_differs(old->bitmaps, new->bitmaps) },
+		{ "BitmapStore=", text_differs(old->bitmap_store, new->bitmap_store) },
+		{ "BitmapGranularity=", old->bitmap_granularity != new->bitmap_granularity },
+		{ "BitmapRegion=", old->bitmap_region != new->bitmap_region },
+		{ "BitmapArmLimit=", old->bitmap_arm_limit != new->bitmap_arm_limit },
+		{ "BitmapCold=", old->bitmap_cold != new->bitmap_cold },
+		{ "OnBitmapError=", old->on_bitmap_error != new->on_bitmap_error },
 	};
 
 	*ret = '\0';
@@ -46,7 +54,7 @@ void reload_name_fixed(const struct export_settings *old, const struct export_se
 /* The service manager counts a reload from here to READY=1. */
 static void tell_begin(void)
 {
-	(void) sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_ns() / 1000);
+	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_us());
 }
 
 /* `why` is NULL when the settings were taken over. */
@@ -59,6 +67,7 @@ static void finish(struct server *server, const struct failure *why)
 		log_event(EVENT_SETTINGS_KEPT, NULL, "the settings stay as they were: %s", why->text);
 	export_settings_clear(&reload->wanted);
 	reload->runs = reload->again = false;
+	reload->kept = why != NULL;
 	pulse_report(server, "READY=1\n");
 	control_tell_reloaded(&server->control, why);
 	if (again)
@@ -77,7 +86,7 @@ static void apply(struct server *server)
 {
 	struct export_settings *now = server->settings, *wanted = &server->reload.wanted;
 	uint32_t timeout = now->idle_timeout;
-	char fixed[128];
+	char fixed[256];
 
 	reload_name_fixed(now, wanted, fixed, sizeof fixed);
 	if (*fixed)
@@ -92,6 +101,7 @@ static void apply(struct server *server)
 	if (now->idle_timeout != timeout)       /* a new time starts from now */
 		server->idle = sd_event_source_disable_unref(server->idle);
 	server_look_idle(server);
+	(void) export_look_at_size(&server->export);
 	admit_offer_again(&server->admission);
 	finish(server, NULL);
 }

@@ -30,6 +30,7 @@ struct growth {
 
 struct reload {
 	bool runs;
+	bool kept;                      /* the last one: the file was bad */
 	bool again;                     /* another one was asked for meanwhile */
 	struct export_settings wanted;
 	struct growth *growths;

@@ -39,7 +39,8 @@ void report_format(const struct report *report, char *ret, size_t size)
 	if (report->stuck_seconds)
 		(void) snprintf(stuck, sizeof stuck, "; the device has not answered for %" PRIu64 " s",
 		                report->stuck_seconds);
-	(void) snprintf(ret, size, "%s%s, %s read, %s written%s%s", openings[report->state], clients,
+	(void) snprintf(ret, size, "%s%s, %s read, %s written%s%s%s", openings[report->state], clients,
 	                read, written, stuck,
-	                report->flush_failed ? "; FLUSH and FUA fail, since a flush failed" : "");
+	                report->flush_failed ? "; FLUSH and FUA fail, since a flush failed" : "",
+	                report->settings_kept ? "; its file is bad, older settings hold" : "");
 }

@@ -23,6 +23,7 @@ struct report {
 	uint64_t bytes_read, bytes_written;
 	uint64_t stuck_seconds;         /* device I/O has not ended for so long; 0: all is well */
 	bool flush_failed;
+	bool settings_kept;             /* those of the file are bad */
 };
 
 #define REPORT_SIZE 256u

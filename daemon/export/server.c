@@ -3,19 +3,19 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/text.h"
-#include "export/clocks.h"
+#include "export/bitmaps.h"
+#include "export/sandbox.h"
 
-#define USEC_PER_SEC 1000000ull
 #define IDLE_AGAIN USEC_PER_SEC         /* when somebody asks just as it would end */
 
 static struct server *server_of(struct export *export)
@@ -35,22 +35,6 @@ int server_read_settings(const struct server_options *options, const char *label
 		return fail(why, ENOMEM, "cannot name the settings file");
 	}
 	return export_settings_read(path, ret, why);
-}
-
-/* Where a failed flush is remembered: until the machine is restarted, whoever we are. */
-static const char *state_folder(char *buf, size_t size)
-{
-	const char *given = getenv("RUNTIME_DIRECTORY"), *user = getenv("XDG_RUNTIME_DIR");
-
-	if (given && *given)
-		return given;
-	if (geteuid() == 0)
-		return "/run/nbd-export";
-	if (user && *user)
-		(void) snprintf(buf, size, "%s/nbd-export", user);
-	else
-		(void) snprintf(buf, size, "/tmp/nbd-export-%u", geteuid());
-	return buf;
 }
 
 /* States */
@@ -91,10 +75,15 @@ void server_drain(struct server *server, const char *who)
 
 void server_resume(struct server *server, const char *who)
 {
-	log_event(EVENT_EXPORT_RESUMED, NULL, "resumed by %s: clients are admitted again", who);
+	bool broken_off = server->state == STATE_DRAINING;
+
+	log_event(EVENT_EXPORT_RESUMED, NULL, "resumed by %s%s: clients are admitted again", who,
+	          broken_off ? " before it was drained" : "");
 	export_resume(&server->export);
 	admit_open(&server->admission);
 	enter(server, STATE_SERVING, "");
+	if (broken_off)
+		control_tell_resumed(&server->control, who);
 }
 
 void server_lose_device(struct server *server, int error)
@@ -130,6 +119,11 @@ static void on_drained(struct export *export)
 static void on_gone(struct export *export, struct conn *conn)
 {
 	admit_gone(&server_of(export)->admission, conn);
+}
+
+static void on_bitmaps_changed(struct export *export)
+{
+	admit_offer_again(&server_of(export)->admission);
 }
 
 static void on_device_failed(struct export *export, int error)
@@ -252,8 +246,11 @@ static int watch_signals(struct server *server, struct failure *why)
 
 /* Start and end */
 
-static int trust(struct admission *a, const char *name, struct failure *why)
+/* Before the sandbox: who knows users may have to be asked. */
+static int find_trusted(const struct server_options *options, bool *ret_trusts, uid_t *ret,
+                        struct failure *why)
 {
+	const char *name = options->trusted_user;
 	const struct passwd *user;
 
 	if (!name)
@@ -264,39 +261,47 @@ static int trust(struct admission *a, const char *name, struct failure *why)
 		return fail(why, errno, "cannot look up the user %s (--trust-user=)", name);
 	if (!user)
 		return fail_plain(why, ENOENT, "there is no user %s (--trust-user=)", name);
-	a->trusts = true;
-	a->trusted = user->pw_uid;
+	*ret_trusts = true;
+	*ret = user->pw_uid;
 	return 0;
 }
 
 static int start_export(struct server *server, struct failure *why)
 {
-	char buf[PATH_MAX];
 	struct device device;
 	int r;
 
 	r = device_open(&device, server->settings, why);
+	if (r == 0 && server->options->confine) {
+		r = sandbox_enter(server->options, server->settings, &device, why);
+		if (r < 0)
+			device_close(&device);
+	}
 	if (r < 0)
 		return r;
-	r = export_init(&server->export, server->settings, &device, state_folder(buf, sizeof buf),
-	                why);
+	r = export_init(&server->export, server->settings, &device, why);
 	server->export.on_gone = on_gone;
 	server->export.on_drained = on_drained;
 	server->export.on_device_failed = on_device_failed;
-	return r;
+	server->export.on_bitmaps_changed = on_bitmaps_changed;
+	return r == 0 ? bitmaps_open(&server->export, why) : r;
 }
 
 static int start(struct server *server, int listener, struct failure *why)
 {
 	struct admission *a = &server->admission;
-	int r = start_export(server, why);
+	bool trusts = false;
+	uid_t trusted = 0;
+	int r = find_trusted(server->options, &trusts, &trusted, why);
 
+	if (r == 0)
+		r = start_export(server, why);
 	if (r == 0)
 		r = watch_signals(server, why);
 	if (r == 0)
 		r = admit_start(a, &server->export, server->event, listener, why);
-	if (r == 0)
-		r = trust(a, server->options->trusted_user, why);
+	a->trusts = trusts;
+	a->trusted = trusted;
 	if (r == 0)
 		r = census_init(&server->census, a, why);
 	server->census.on_round = on_round;
@@ -304,6 +309,8 @@ static int start(struct server *server, int listener, struct failure *why)
 		r = pulse_start(server, why);
 	if (r == 0)
 		r = control_start(&server->control, server, server->options->control, why);
+	if (server->options->control_own_user)
+		control_trust_own_user();
 	if (r < 0)
 		return r;
 	r = sd_event_add_io(server->event, NULL, server->export.mail.event, EPOLLIN, on_mail, server);
@@ -369,6 +376,7 @@ int serve(const struct server_options *options, struct export_settings *settings
 		free(server);
 		return fail(why, -r, "cannot make an event loop");
 	}
+	notify_attach(server->event);
 	r = start(server, listener, why);
 	if (r == 0)
 		r = run(server, why);
@@ -376,6 +384,7 @@ int serve(const struct server_options *options, struct export_settings *settings
 		stop(server);
 	else
 		control_stop(&server->control);
+	notify_attach(NULL);
 	sd_event_unref(server->event);
 	free(server);
 	return r;

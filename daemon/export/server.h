@@ -4,8 +4,8 @@
  *
  *            drain                 flushed
  *   serving ──────► draining ─────────────────► drained
- *      ▲                                           │ resume
- *      └───────────────────────────────────────────┘
+ *      ▲               │ resume                    │ resume
+ *      └───────────────┴───────────────────────────┘
  *
  * A stop (signal, idle, device gone) goes the same way and ends the process behind it.
  * All of it is the main thread's.
@@ -28,7 +28,9 @@
 struct server_options {
 	const char *exports;            /* folder of LABEL.conf */
 	const char *control;            /* path of the control socket, or NULL */
+	bool control_own_user;          /* its own user may change things there, besides root */
 	const char *trusted_user;       /* or NULL */
+	bool confine;                   /* sandbox.h */
 };
 
 /* Everything that lives as long as the process. */
@@ -63,7 +65,8 @@ int server_read_settings(const struct server_options *options, const char *label
  * `who`: for the log. */
 void server_drain(struct server *server, const char *who);
 
-/* From drained only: serves again. */
+/* From drained, or draining: then who waits for that is told so, and clients that are still there
+ * stay. */
 void server_resume(struct server *server, const char *who);
 
 /* What took the device away is not coming back: says so once, and leaves. */

@@ -79,6 +79,7 @@ struct slot *slot_new(struct slot_pool *pool, struct conn *conn)
 void slot_free(struct slot_pool *pool, struct slot *slot)
 {
 	assert(slot->n_io == 0 && !slot->first_used && !slot->pieces && !slot->starved);
+	assert(!slot->view);
 	assert(!slot->op.in_flight && !slot->range.held && !slot->range.waiting);
 	put_slot(pool, slot);
 }

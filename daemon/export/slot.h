@@ -23,6 +23,7 @@
 struct conn;
 struct slot;
 struct piece;
+struct view;
 
 /* One stretch of a reply, in the connection's queue until the kernel has taken it all. */
 struct out {
@@ -69,6 +70,7 @@ struct slot {
 	uint64_t at;                    /* next byte of the effect that no piece has */
 	unsigned n_io;                  /* pieces and steps under way */
 	uint64_t status_wanted;         /* BLOCK_STATUS: bit i, the connection's context i */
+	struct view *view;              /* BLOCK_STATUS: what the job looks at; with a reference */
 	uint32_t n_extents;             /* BLOCK_STATUS: found by the job */
 	enum nbd_error error;           /* the first that happened */
 	const char *sentence;           /* static; for structured errors */
@@ -77,7 +79,7 @@ struct slot {
 	bool starved;                   /* in its connection's list */
 	bool (*resume)(struct slot *slot);      /* what it wants memory for; true if it got it */
 	struct range range;
-	struct piece *pieces, **pieces_end;     /* of a whole READ, in order */
+	struct piece *pieces, **pieces_end;     /* of a whole READ, or one context, in order */
 	struct slot *flush_next;        /* see flush.c */
 	void (*flushed)(struct slot *slot, int error);
 	int way;                        /* WRITE_ZEROES: of fallocate(2); see zero.c */

@@ -1,247 +1,137 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * NBD_CMD_BLOCK_STATUS: base:allocation and qemu:allocation-depth.
+ * NBD_CMD_BLOCK_STATUS: base:allocation, qemu:allocation-depth and qemu:dirty-bitmap:*.
  *
  * A block device cannot tell where it holds nothing: it is one extent of data.  A file's holes
- * are looked up by the pool, since a fragmented one takes thousands of calls; the extents go into
- * blocks of the memory budget.  With little memory fewer extents are described, which the
- * protocol allows: the client asks again from where they ended.
+ * are looked up by the pool, since a fragmented one takes thousands of calls, and so are
+ * bitmaps, which may be millions of words.  Contexts are answered one after another, a chunk
+ * each, so that a reply never needs memory for two.
  */
 #include <errno.h>
 
+#include "dirty/tracker.h"
 #include "export/actions.h"
 #include "export/conn.h"
-#include "export/send.h"
+#include "export/extents.h"
 
 #define ALLOCATION_DEPTH_LOCAL 1u       /* this layer, and there is no other */
 
-static uint32_t extent_size(const struct slot *slot)
+static bool go_on(struct slot *slot);
+
+/* slot->status_wanted has the contexts that are still to be answered. */
+
+static uint32_t current_context(const struct slot *slot)
 {
-	return slot->conn->mode == NBD_MODE_EXTENDED ? 16 : 8;
+	return slot->conn->contexts[__builtin_ctzll(slot->status_wanted)];
 }
 
-static bool wants(const struct slot *slot, unsigned i)
+static uint64_t without_current(const struct slot *slot)
 {
-	return slot->status_wanted >> i & 1;
+	return slot->status_wanted & (slot->status_wanted - 1);
 }
 
-/* The chunk of one context ends here; the last of the reply carries the slot. */
-static void queue_part(struct slot *slot, struct piece *piece, bool last)
+static bool is_last(const struct slot *slot)
 {
-	piece->out.piece = piece;
-	piece->out.last = last ? slot : NULL;
-	conn_queue(slot->conn, &piece->out);
-}
-
-static void put_header(struct slot *slot, struct piece *piece, uint32_t id, uint32_t n, bool last)
-{
-	piece->out.header_len = (uint8_t) put_block_status(
-		piece->out.header, slot->conn->mode, &slot->req, last ? NBD_REPLY_FLAG_DONE : 0, id, n);
-}
-
-/* One extent over the whole range. */
-static void queue_single(struct slot *slot, uint32_t id, uint64_t flags, bool last)
-{
-	struct piece *piece = piece_new(&loop_of(slot)->slots, slot);
-
-	if (!piece) {
-		conn_kill(slot->conn, REASON_LIMIT);
-		if (last)
-			slot_answer(slot, NBD_ENOMEM, NULL);
-		return;
-	}
-	put_header(slot, piece, id, 1, last);
-	piece->out.body = piece->extent;
-	piece->out.body_len = (uint32_t) put_extent(piece->extent, slot->conn->mode,
-	                                            slot->req.length, flags);
-	queue_part(slot, piece, last);
-}
-
-static void drop_pieces(struct slot *slot, struct piece *piece)
-{
-	struct loop *loop = loop_of(slot);
-	struct piece *next;
-
-	for (; piece; piece = next) {
-		next = piece->next;
-		memory_give(&loop->memory, &slot->conn->holder, &piece->block);
-		piece_free(&loop->slots, piece);
-	}
-}
-
-/* What the job found, block by block; blocks that stayed empty go back first. */
-static void queue_found(struct slot *slot, uint32_t id, bool last)
-{
-	uint32_t left = slot->n_extents * extent_size(slot);
-	struct piece *first = slot->pieces, *piece, *next;
-
-	put_header(slot, first, id, slot->n_extents, last);
-	slot->pieces = NULL;
-	for (piece = first; left > piece->block.size; piece = piece->next) {
-		piece->out.body_len = piece->block.size;
-		left -= piece->block.size;
-	}
-	piece->out.body_len = left;
-	drop_pieces(slot, piece->next);
-	piece->next = NULL;
-	for (piece = first; piece; piece = next) {
-		next = piece->next;
-		piece->out.body = piece->block.at;
-		queue_part(slot, piece, last && !next);
-	}
-}
-
-/* All contexts that were asked for, in the order of their selection. */
-static void reply(struct slot *slot)
-{
-	struct conn *conn = slot->conn;
-	uint64_t wanted = slot->status_wanted;
-
-	for (unsigned i = 0; i < conn->n_contexts && wanted; i++) {
-		bool last;
-
-		if (!wants(slot, i))
-			continue;
-		wanted &= ~(1ull << i);
-		last = wanted == 0;
-		if (conn->contexts[i] == NBD_CONTEXT_ID_ALLOCATION_DEPTH)
-			queue_single(slot, conn->contexts[i], ALLOCATION_DEPTH_LOCAL, last);
-		else if (slot->pieces)
-			queue_found(slot, conn->contexts[i], last);
-		else
-			queue_single(slot, conn->contexts[i], 0, last);
-	}
-}
-
-/* Appends extents to the blocks in slot->pieces, equal neighbours merged. */
-struct writer {
-	const struct slot *slot;
-	struct piece *piece;
-	uint32_t used;                  /* bytes of the piece's block */
-	uint32_t n, limit;              /* extents */
-	uint64_t length, flags;         /* the one that is still growing */
-};
-
-static void put_one(struct writer *w)
-{
-	if (w->used == w->piece->block.size) {
-		w->piece = w->piece->next;
-		w->used = 0;
-	}
-	w->used += (uint32_t) put_extent(w->piece->block.at + w->used, w->slot->conn->mode,
-	                                 w->length, w->flags);
-	w->n++;
-}
-
-/* False when there is no room for another one. */
-static bool add_extent(struct writer *w, uint64_t length, uint64_t flags)
-{
-	if (w->length && w->flags == flags) {
-		w->length += length;
-		return true;
-	}
-	if (w->length) {
-		put_one(w);
-		w->length = 0;
-		if (w->n == w->limit)
-			return false;
-	}
-	w->length = length;
-	w->flags = flags;
-	return true;
-}
-
-static uint32_t room_for(const struct slot *slot)
-{
-	uint64_t bytes = 0;
-
-	if (slot->req.flags & NBD_CMD_FLAG_REQ_ONE)
-		return 1;
-	for (const struct piece *piece = slot->pieces; piece; piece = piece->next)
-		bytes += piece->block.size;
-	bytes /= extent_size(slot);
-	return bytes < NBD_MAX_EXTENTS ? (uint32_t) bytes : NBD_MAX_EXTENTS;
-}
-
-/* In a thread of the pool. */
-static void look_up(struct job *job)
-{
-	struct slot *slot = container_of(job, struct slot, job);
-	struct writer w = { .slot = slot, .piece = slot->pieces, .limit = room_for(slot) };
-	uint64_t at = slot->req.offset, end = at + slot->req.length;
-	int fd = export_of(slot)->device.fd;
-	bool room = true, hole = false;
-
-	while (at < end && room) {
-		uint64_t stop = (hole ? device_extent_after_hole : device_extent)(fd, at, end, &hole);
-
-		room = add_extent(&w, stop - at, hole ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0);
-		at = stop;
-	}
-	if (w.length)
-		put_one(&w);
-	slot->n_extents = w.n;
+	return without_current(slot) == 0;
 }
 
 static void on_looked_up(struct job *job)
 {
 	struct slot *slot = container_of(job, struct slot, job);
+	bool last = is_last(slot);
 
 	slot->n_io--;
-	if (!slot->conn->dead) {
-		reply(slot);
+	if (slot->conn->dead) {
+		extents_drop(slot);
+		slot_answer(slot, NBD_EIO, NULL);
 		return;
 	}
-	drop_pieces(slot, slot->pieces);
-	slot->pieces = NULL;
-	slot_answer(slot, NBD_EIO, NULL);
+	extents_queue(slot, current_context(slot), last);
+	if (last)
+		return;
+	slot->status_wanted = without_current(slot);
+	if (!go_on(slot))
+		conn_starve(slot, go_on);
 }
 
-/* As many blocks as the longest reply needs, or as there are, but one.  False without that. */
-static bool find_extents(struct slot *slot)
+/* Takes the view over. */
+static int look_up(struct slot *slot, struct view *view, uint64_t most)
 {
-	struct loop *loop = loop_of(slot);
-	uint64_t most = slot->req.flags & NBD_CMD_FLAG_REQ_ONE ? 1 : slot->req.length / 512 + 1;
-	uint64_t want = (most < NBD_MAX_EXTENTS ? most : NBD_MAX_EXTENTS) * extent_size(slot);
+	int r = extents_take_room(slot, most);
 
-	while (want) {
-		uint32_t size = want < MEMORY_PIECE ? (uint32_t) want : MEMORY_PIECE;
-		struct block block = memory_take(&loop->memory, &slot->conn->holder, size,
-		                                 size < MEMORY_PAGE ? size : MEMORY_PAGE);
-		bool had = block.at != NULL;
-		struct piece *piece = had ? piece_new(&loop->slots, slot) : NULL;
-
-		if (!piece)
-			memory_give(&loop->memory, &slot->conn->holder, &block);
-		if (!had && !slot->pieces)
-			return false;
-		if (!piece && !slot->pieces) {
-			slot_answer(slot, NBD_ENOMEM, NULL);
-			return true;
-		}
-		if (!piece)
-			break;
-		piece->block = block;
-		*slot->pieces_end = piece;
-		slot->pieces_end = &piece->next;
-		want -= block.size < want ? block.size : want;
+	if (r < 0) {
+		view_unref(view);
+		return r;
 	}
 	slot->n_io++;
-	slot->job = (struct job) { .run = look_up, .done = on_looked_up };
-	pool_submit(&loop->export->pool, &slot->job, &loop->ring.mail);
-	return true;
+	extents_look_up(slot, view, on_looked_up);
+	return -EINPROGRESS;
 }
 
-static bool needs_look_up(const struct slot *slot)
+static int say_allocation(struct slot *slot, uint32_t id)
 {
-	const struct conn *conn = slot->conn;
+	if (export_of(slot)->device.is_block)
+		return extents_queue_one(slot, id, 0, is_last(slot));
+	return look_up(slot, NULL, slot->req.length / 512 + 1);
+}
 
-	if (conn->export->device.is_block)
-		return false;
-	for (unsigned i = 0; i < conn->n_contexts; i++)
-		if (wants(slot, i) && conn->contexts[i] == NBD_CONTEXT_ID_BASE_ALLOCATION)
+static int say_depth(struct slot *slot, uint32_t id)
+{
+	return extents_queue_one(slot, id, ALLOCATION_DEPTH_LOCAL, is_last(slot));
+}
+
+/* Of a bitmap that is gone nothing can be said, least of all that it is clean. */
+static int say_dirty(struct slot *slot, uint32_t id)
+{
+	const struct request *req = &slot->req;
+	struct tracker *tracker = export_of(slot)->tracker;
+	struct view *view = tracker ? tracker_view(tracker, id) : NULL;
+	unsigned shift;
+
+	if (!view)
+		return -EIO;
+	if (view->everything) {
+		view_unref(view);
+		return extents_queue_one(slot, id, NBD_STATE_DIRTY, is_last(slot));
+	}
+	shift = view->granule_shift;
+	return look_up(slot, view, ((req->offset + req->length - 1) >> shift) -
+	                           (req->offset >> shift) + 1);
+}
+
+/* 0: it is queued; -EINPROGRESS: it will be; -EAGAIN: when there is memory; or what went wrong. */
+static int say_current(struct slot *slot)
+{
+	uint32_t id = current_context(slot);
+
+	switch (id) {
+	case NBD_CONTEXT_ID_BASE_ALLOCATION:
+		return say_allocation(slot, id);
+	case NBD_CONTEXT_ID_ALLOCATION_DEPTH:
+		return say_depth(slot, id);
+	default:
+		return say_dirty(slot, id);
+	}
+}
+
+/* Context after context, until one must be looked up first.  False: until there is memory. */
+static bool go_on(struct slot *slot)
+{
+	for (;;) {
+		bool last = is_last(slot);
+		int r = say_current(slot);
+
+		if (r == -EAGAIN)
+			return false;
+		if (r == -EIO)
+			slot_answer(slot, NBD_EIO, "the dirty bitmap has been removed, or there is "
+			            "no memory to look at it");
+		else if (r < 0 && r != -EINPROGRESS)
+			slot_answer(slot, NBD_ENOMEM, NULL);
+		if (r < 0 || last)
 			return true;
-	return false;
+		slot->status_wanted = without_current(slot);
+	}
 }
 
 void start_block_status(struct slot *slot)
@@ -259,8 +149,6 @@ void start_block_status(struct slot *slot)
 	if (!slot->status_wanted)
 		slot->status_wanted = conn->n_contexts == 64 ? UINT64_MAX :
 		                      (1ull << conn->n_contexts) - 1;
-	if (!needs_look_up(slot))
-		reply(slot);
-	else if (!find_extents(slot))
-		conn_starve(slot, find_extents);
+	if (!go_on(slot))
+		conn_starve(slot, go_on);
 }

@@ -21,11 +21,14 @@
 #include <sys/ioctl.h>
 
 #include "export/actions.h"
+#include "export/change.h"
 #include "export/conn.h"
 #include "export/mend.h"
 
 /* Of one call on a block device: so that a stop does not wait for terabytes. */
 #define STEP (256ull << 20)
+
+#define REFUSED "the export's dirty bitmaps cannot be kept"
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
@@ -104,7 +107,7 @@ static void on_fallocated(struct op *op, int res, int buffer)
 
 	(void) buffer;
 	slot->n_io--;
-	order_give(&export->order, &slot->range);
+	change_give(loop_of(slot), &slot->range);
 	device_note_punch(&export->device);
 	if (res == 0)
 		slot->at = slot->range.end_asked;
@@ -119,6 +122,12 @@ static void fallocate_now(struct slot *slot)
 {
 	struct export *export = export_of(slot);
 
+	if (range_refused(&slot->range)) {
+		slot_fail(slot, range_refused(&slot->range), REFUSED);
+		change_give(loop_of(slot), &slot->range);
+		next_step(slot);
+		return;
+	}
 	slot->n_io++;
 	ring_allocate(&loop_of(slot)->ring, &slot->op, on_fallocated, export->device.fd, slot->way,
 	              slot->at, slot->range.end_asked - slot->at);
@@ -135,17 +144,15 @@ static void on_fallocate_turn(struct range *range)
 /* Its turn first; alone where it does not cover whole sectors (a file takes any bytes). */
 static void by_fallocate(struct slot *slot, uint64_t until, int way)
 {
-	struct export *export = export_of(slot);
-	const struct device *dev = &export->device;
+	const struct device *dev = &export_of(slot)->device;
 
 	slot->way = way;
 	slot->range = (struct range) {
 		.start = sector_down(dev, slot->at), .end = sector_up(dev, until),
 		.end_asked = until, .granted = on_fallocate_turn,
-		.home = &loop_of(slot)->ring.mail,
 	};
 	slot->range.alone = slot->range.start != slot->at || slot->range.end != until;
-	if (order_take(&export->order, &slot->range))
+	if (change_take(loop_of(slot), &slot->range))
 		fallocate_now(slot);
 	else
 		slot->n_io++;
@@ -202,12 +209,11 @@ void start_write_zeroes(struct slot *slot)
 static void on_punched(struct op *op, int res, int buffer)
 {
 	struct slot *slot = container_of(op, struct slot, op);
-	struct export *export = export_of(slot);
 
 	(void) buffer;
 	slot->n_io--;
-	order_give(&export->order, &slot->range);
-	device_note_punch(&export->device);
+	change_give(loop_of(slot), &slot->range);
+	device_note_punch(&export_of(slot)->device);
 	if (res < 0 && res != -EOPNOTSUPP && res != -ENOSYS)
 		slot_fail(slot, -res, "discarding failed");
 	flush_if_asked(slot);
@@ -247,6 +253,12 @@ static void trim_now(struct slot *slot)
 {
 	struct export *export = export_of(slot);
 
+	if (range_refused(&slot->range)) {
+		slot_fail(slot, range_refused(&slot->range), REFUSED);
+		change_give(loop_of(slot), &slot->range);
+		flush_if_asked(slot);
+		return;
+	}
 	slot->n_io++;
 	if (export->device.is_block) {
 		slot->job = (struct job) { .run = discard, .done = on_discarded };
@@ -268,17 +280,15 @@ static void on_trim_turn(struct range *range)
 /* Whole sectors only, inwards: what is trimmed may read as anything afterwards. */
 void start_trim(struct slot *slot)
 {
-	struct export *export = export_of(slot);
-	struct device *dev = &export->device;
+	struct device *dev = &export_of(slot)->device;
 
 	slot->range = (struct range) {
 		.start = sector_up(dev, slot->req.offset), .end = sector_down(dev, end_of(slot)),
 		.granted = on_trim_turn,
-		.home = &loop_of(slot)->ring.mail,
 	};
 	if (!dev->can_discard || slot->range.start >= slot->range.end)
 		flush_if_asked(slot);
-	else if (order_take(&export->order, &slot->range))
+	else if (change_take(loop_of(slot), &slot->range))
 		trim_now(slot);
 	else
 		slot->n_io++;

@@ -24,6 +24,8 @@ struct export_units {
 	char path[2 * PATH_MAX];                /* quoted */
 	char optional_path[2 * PATH_MAX];       /* quoted, and need not exist: the export says so
 	                                         * to its clients better than systemd would */
+	char store[2 * PATH_MAX];               /* the folder of BitmapStore=, quoted; or "" */
+	char optional_store[2 * PATH_MAX];      /* likewise */
 	char socket[UNIT_NAME_SIZE];
 	char service[UNIT_NAME_SIZE];
 };
@@ -58,6 +60,24 @@ static int quote_paths(struct export_units *u, struct failure *why)
 	return 0;
 }
 
+/* By default it is in StateDirectory=. */
+static int quote_store(struct export_units *u, struct failure *why)
+{
+	const char *store = u->settings->bitmap_store;
+	int len = (int) (strrchr(store, '/') - store);
+	AUTO_FREE char *folder = NULL;
+
+	if (asprintf(&folder, "-%.*s", len ? len : 1, store) < 0) {
+		folder = NULL;
+		return fail(why, ENOMEM, "cannot quote a path");
+	}
+	if (unit_word(folder, u->optional_store, sizeof u->optional_store) < 0 ||
+	    unit_word(folder + 1, u->store, sizeof u->store) < 0)
+		return fail_plain(why, EINVAL, "BitmapStore=%.300s: cannot stand in a unit's file",
+		                  store);
+	return 0;
+}
+
 static int prepare(struct export_units *u, bool devices, struct failure *why)
 {
 	const struct export_settings *s = u->settings;
@@ -68,7 +88,9 @@ static int prepare(struct export_units *u, bool devices, struct failure *why)
 	(void) snprintf(u->socket, sizeof u->socket, SOCKET, s->label);
 	(void) snprintf(u->service, sizeof u->service, SERVICE, s->label);
 	r = name_device(u, why);
-	return r < 0 ? r : quote_paths(u, why);
+	if (r == 0)
+		r = quote_paths(u, why);
+	return r < 0 || !*s->bitmap_store ? r : quote_store(u, why);
 }
 
 /* Both units end when the device goes, and wait for the file system of a file. */
@@ -80,6 +102,8 @@ static void print_unit(FILE *out, const struct export_units *u)
 		fprintf(out, "BindsTo=%s\nAfter=%s\n", u->device, u->device);
 	else if (!u->is_device)
 		fprintf(out, "RequiresMountsFor=%s\n", u->path);
+	if (*u->store)
+		fprintf(out, "RequiresMountsFor=%s\n", u->store);
 }
 
 static void print_service(FILE *out, const struct export_units *u)
@@ -91,6 +115,8 @@ static void print_service(FILE *out, const struct export_units *u)
 		fprintf(out, "DeviceAllow=%s %s\n", u->path, read_only ? "r" : "rw");
 	fprintf(out, "%s=%s\n", read_only && !u->is_device ? "BindReadOnlyPaths" : "BindPaths",
 	        u->optional_path);
+	if (*u->store)
+		fprintf(out, "BindPaths=%s\n", u->optional_store);
 }
 
 static int write_drop_in(int dir, const struct export_units *u, bool service, struct failure *why)

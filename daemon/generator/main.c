@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <systemd/sd-journal.h>
 
 #include "base/log.h"
 #include "base/paths.h"
@@ -69,23 +68,33 @@ static int parse_arguments(int argc, char **argv, const char **ret_exports, cons
  * runs, at the start of the machine, the kernel's log is. */
 static void find_log(void)
 {
-	AUTO_FD log = -1;
+	AUTO_FD kernel = -1;
 	struct stat st;
 
-	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+	log_start(NAME, LOG_INFO);
+	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3) ||
+	    log_use_journal())
 		return;
-	log = sd_journal_stream_fd(NAME, LOG_WARNING, 1);
-	if (log < 0)
-		log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NOCTTY);
-	if (log >= 0)
-		(void) dup2(log, STDERR_FILENO);
+	kernel = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (kernel >= 0)
+		(void) dup2(kernel, STDERR_FILENO);
+}
+
+/* `label`: NULL if the file's name makes none. */
+static void tell_skipped(const char *label, const struct failure *why)
+{
+	log_event(EVENT_SETTINGS_SKIPPED, &(struct subject) { .export_label = label },
+	          "%s; the file is skipped", why->text);
 }
 
 static void skip_file(void *userdata, const char *path, const struct failure *why)
 {
+	AUTO_FREE char *label = NULL;
+	struct failure ignored = { 0 };
+
 	(void) userdata;
-	(void) path;
-	log_warning("%s; skipped", why->text);
+	(void) export_label_of(path, &label, &ignored);
+	tell_skipped(label, why);
 }
 
 /* fstab's generator does the same: no udev there, and waiting for a device would be for ever. */
@@ -96,7 +105,7 @@ static bool has_device_units(void)
 	return !kind || strncmp(kind, "container:", 10) != 0;
 }
 
-static int write_all(int dir, const struct export_settings *exports, size_t n)
+static int write_units(int dir, const struct export_settings *exports, size_t n)
 {
 	int status = EXIT_SUCCESS;
 
@@ -104,7 +113,7 @@ static int write_all(int dir, const struct export_settings *exports, size_t n)
 		struct failure why = { 0 };
 
 		if (export_units_write(dir, &exports[i], has_device_units(), &why) < 0) {
-			log_warning("%s; skipped", why.text);
+			tell_skipped(exports[i].label, &why);
 			if (why.code != EINVAL && why.code != ENAMETOOLONG)
 				status = EXIT_FAILURE;
 		}
@@ -124,7 +133,6 @@ int main(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	find_log();
-	log_start(NAME, LOG_INFO);
 	if (access(exports_dir, F_OK) < 0 && errno == ENOENT)
 		return EXIT_SUCCESS;            /* installed, and not in use */
 	dir = open(output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -136,7 +144,7 @@ int main(int argc, char **argv)
 		log_error("%s", why.text);
 		return EXIT_FAILURE;
 	}
-	status = write_all(dir, exports, n);
+	status = write_units(dir, exports, n);
 	for (size_t i = 0; i < n; i++)
 		export_settings_clear(&exports[i]);
 	free(exports);

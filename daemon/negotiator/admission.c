@@ -13,7 +13,7 @@
 #include "negotiator/client.h"
 #include "negotiator/server.h"
 
-#define DESCRIPTORS_OF_OURS 96u         /* standard ones, timers, control, files being read */
+#define DESCRIPTORS_OF_OURS 144u        /* standard ones, timers, control, files being read */
 #define LOG_EVERY_USEC USEC_PER_SEC
 
 unsigned server_max_handshakes(const struct server *server)

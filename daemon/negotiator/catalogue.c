@@ -24,10 +24,12 @@ static void log_bad_file(void *userdata, const char *path, const struct failure 
 	struct failure ignored = { 0 };
 	struct catalogue_entry *entry = NULL;
 
-	if (m->previous && export_label_of(path, &label, &ignored) == 0)
+	m->new->n_bad++;
+	if (export_label_of(path, &label, &ignored) == 0 && m->previous)
 		entry = catalogue_find_label(m->previous, label);
 	if (!entry) {
-		log_event(EVENT_SETTINGS_SKIPPED, NULL, "%s; the file is skipped", why->text);
+		log_event(EVENT_SETTINGS_SKIPPED, &(struct subject) { .export_label = label },
+		          "%s; the file is skipped", why->text);
 		return;
 	}
 	m->keeps[entry - m->previous->entries] = true;
@@ -163,6 +165,11 @@ static int read_files(struct making *m, const char *dir, struct failure *why)
 	int r;
 
 	r = export_settings_read_folder(dir, &all, &n, log_bad_file, m, why);
+	if (r == -ENOENT && !m->previous) {
+		log_notice("%s: no exports until there is one", why->text);
+		*why = (struct failure) { 0 };
+		r = 0;
+	}
 	if (r < 0)
 		return r;
 	r = fill(m, all, n, why);

@@ -35,6 +35,7 @@ struct catalogue {
 	unsigned n_refs;
 	struct catalogue_entry *entries;        /* by label */
 	size_t n;
+	size_t n_bad;                   /* files that were skipped, or whose export was kept */
 	struct catalogue_entry *nameless;       /* answers to the empty name; NULL for none */
 	char *allow;                    /* Allow= of the negotiator's file; "" for none */
 };
@@ -42,7 +43,7 @@ struct catalogue {
 /*
  * Reads every LABEL.conf of `dir`; `allow` holds for those without their own.  A bad file is
  * logged, and what `previous` (NULL at the start) knows about its export stays.  An error only
- * when the folder cannot be read.
+ * when the folder cannot be read; at the start one that is not there is an empty one.
  */
 int catalogue_read(const char *dir, const char *allow, const struct catalogue *previous,
                    struct catalogue **ret, struct failure *why);

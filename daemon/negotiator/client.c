@@ -110,7 +110,7 @@ static enum client_progress begin_option(struct client *client, struct option_he
 {
 	struct negotiation *n = &client->negotiation;
 
-	client->has_retried = false;
+	client->has_passed_stale = client->has_passed_gone = false;
 	renew_catalogue(client);
 	trace_option(client, &header);
 	switch (option_begin(n, header)) {
@@ -416,6 +416,7 @@ void client_free(struct client *client)
 	export_wait_cancel(&client->wait);
 	client_abandon(client);
 	client_option_done(client);
+	forget_contexts(&client->negotiation);
 	list_remove(&client->starved);
 	list_remove(&client->node);
 	list_remove(&client->of_source);

@@ -73,7 +73,8 @@ struct client {
 	struct export_wait wait;
 	struct reservation reservation;
 	struct place *place;            /* at the export, until the hand-off gives it away */
-	bool has_retried;               /* the reservation, after an offer that had aged */
+	bool has_passed_stale;          /* it asked once more after an offer that had aged, */
+	bool has_passed_gone;           /* after an export that had just gone */
 
 	uint8_t outbox[OUTBOX_SIZE];
 };

@@ -2,7 +2,6 @@
 /* What the negotiator tells on its control socket, and the one thing it does there. */
 #include "negotiator/control.h"
 
-
 #include "negotiator/export-link.h"
 
 #define INTERFACE "org.nbd_export.Negotiator1"
@@ -85,12 +84,12 @@ static int on_list_exports(sd_bus_message *m, void *userdata, sd_bus_error *ret_
 static int on_reload(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
 	struct failure why = { 0 };
-	int r = control_check_change(m, ret_error);
+	int r = control_check_change(m, "negotiator", ret_error);
 
 	if (r < 0)
 		return r;
 	if (server_reload(userdata, &why) < 0)
-		return sd_bus_error_set(ret_error, "org.nbd_export.Error.Failed", why.text);
+		return sd_bus_error_set(ret_error, CONTROL_ERROR_FAILED, why.text);
 	return sd_bus_reply_method_return(m, "");
 }
 
@@ -109,9 +108,11 @@ static const sd_bus_vtable vtable[] = {
 int negotiator_control_serve(struct server *server, int fd, struct control_server **ret,
                              struct failure *why)
 {
-	static struct control_object object = { "/org/nbd_export/negotiator", INTERFACE, vtable,
-	                                        NULL };
+	static struct control_object object = {
+		.path = "/org/nbd_export/negotiator", .interface = INTERFACE, .vtable = vtable,
+	};
 
 	object.userdata = server;
+	control_trust_own_user();
 	return control_serve(server->event, fd, &object, ret, why);
 }

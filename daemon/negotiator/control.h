@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The negotiator on its control socket: object /org/nbd_export/negotiator, interface
- * org.nbd_export.Negotiator1.  docs/processes.md has its members.
+ * org.nbd_export.Negotiator1.  docs/control.md has its members.
  */
 #pragma once
 

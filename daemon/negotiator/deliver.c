@@ -8,7 +8,6 @@
 #include "negotiator/client.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/log.h"
@@ -27,20 +26,26 @@ static void set_offer(struct client *client, struct offer *offer)
 	client->negotiation.now.offer = offer;
 }
 
-/* Lets the option's handler answer; or, if the offer had aged or the export has just gone,
- * asks once more without the client noticing. */
+/* The refusals that may pass: the offer had aged, or the export has just gone, which an idle one
+ * may do between a RESERVE and its answer. */
+static bool may_pass(struct client *client, enum reason reason)
+{
+	bool *has_passed = reason == REASON_OFFER_STALE ? &client->has_passed_stale :
+	                   reason == REASON_EXPORT_GONE ? &client->has_passed_gone : NULL;
+
+	if (!has_passed || *has_passed)
+		return false;
+	*has_passed = true;
+	return true;
+}
+
+/* Lets the option's handler answer; or asks once more without the client noticing. */
 static void take_refusal(struct client *client, const struct refusal *refusal)
 {
-	struct negotiation *n = &client->negotiation;
-	bool may_pass = refusal->reason == REASON_OFFER_STALE ||
-	                refusal->reason == REASON_EXPORT_GONE;
-
-	if (may_pass && !client->has_retried) {
-		client->has_retried = true;
+	if (may_pass(client, refusal->reason))
 		set_offer(client, NULL);
-	} else {
-		n->now.refusal = *refusal;
-	}
+	else
+		client->negotiation.now.refusal = *refusal;
 	client->step = STEP_DISPATCH;
 }
 
@@ -79,16 +84,6 @@ static struct channel_reserve reserve_for(const struct client *client)
 	return reserve;
 }
 
-static void PRINTF(2, 3) refuse(struct refusal *ret, const char *fmt, ...)
-{
-	va_list args;
-
-	ret->reason = REASON_LIMIT;
-	va_start(args, fmt);
-	vsnprintf(ret->sentence, sizeof ret->sentence, fmt, args);
-	va_end(args);
-}
-
 /* The limits on clients that are being served; those of the export are its own affair, but for
  * the one on sources, which it cannot know. */
 static bool take_place(struct client *client, struct refusal *ret_refusal)
@@ -101,16 +96,16 @@ static bool take_place(struct client *client, struct refusal *ret_refusal)
 
 	peer_format_source(&source->who, who, sizeof who);
 	if (client->server->sources.n_live >= s->max_clients)
-		refuse(ret_refusal, "%u clients are being served, which is the limit",
+		refuse(ret_refusal, REASON_LIMIT, "%u clients are being served, which is the limit",
 		       client->server->sources.n_live);
 	else if (s->max_clients_per_source && source->n_live >= s->max_clients_per_source)
-		refuse(ret_refusal, "%u clients from %s are being served, which is the limit for "
-		       "one source", source->n_live, who);
+		refuse(ret_refusal, REASON_LIMIT, "%u clients from %s are being served, which is the "
+		       "limit for one source", source->n_live, who);
 	else if (entry->max_per_source && places_of(places, source) >= entry->max_per_source)
-		refuse(ret_refusal, "export '%s' serves %u clients from %s, which is the limit for "
-		       "one source", entry->link->title, places_of(places, source), who);
+		refuse(ret_refusal, REASON_LIMIT, "export '%s' serves %u clients from %s, which is the "
+		       "limit for one source", entry->link->title, places_of(places, source), who);
 	else if (!(client->place = place_take(places, &client->negotiation.who)))
-		refuse(ret_refusal, "there is no room for another client");
+		refuse(ret_refusal, REASON_LIMIT, "there is no room for another client");
 	return client->place;
 }
 

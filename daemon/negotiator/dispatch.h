@@ -20,6 +20,7 @@
 #include "base/peer.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/offer.h"
+#include "negotiator/refusal.h"
 #include "wire/channel.h"
 #include "wire/option-reply.h"
 #include "wire/option.h"
@@ -43,12 +44,6 @@ enum payload_use {
 	PAYLOAD_CLOSE,          /* this option ends the connection */
 };
 
-/* Why the export side could not help. */
-struct refusal {
-	enum reason reason;     /* REASON_NONE: it did not refuse */
-	char sentence[CHANNEL_SENTENCE_MAX + 1];
-};
-
 /* What the last call decided, for the log.  The sentence is "" when there is nothing to say. */
 struct verdict {
 	enum nbd_rep error;     /* NBD_REP_ACK: none was sent */
@@ -60,7 +55,7 @@ struct verdict {
 /* How far the current option has come. */
 struct progress {
 	const struct catalogue_entry *export;   /* that the option names */
-	const struct offer *offer;              /* of it; NULL while not known */
+	struct offer *offer;                    /* of it; NULL while not known */
 	bool is_granted;
 	struct channel_granted granted;
 	struct refusal refusal;
@@ -73,6 +68,7 @@ struct progress {
 /* The contexts that SET_META_CONTEXT selected. */
 struct chosen_contexts {
 	const struct catalogue_entry *export;   /* NULL: none was ever named */
+	struct offer *offer;                    /* they are of; with a reference; NULL: none */
 	uint16_t n;
 	uint32_t ids[NBD_MAX_CONTEXTS];
 };
@@ -118,6 +114,9 @@ enum next option_refuse_for_export(struct negotiation *n);
 
 /* Whether one more reply of any size fits. */
 bool option_has_room(const struct negotiation *n);
+
+/* Nothing is selected any more.  Also to be called when the negotiation is over. */
+void forget_contexts(struct negotiation *n);                                    /* meta-context.c */
 
 enum next on_info(struct negotiation *n, struct bytes payload);                 /* info.c */
 enum next on_go(struct negotiation *n, struct bytes payload);

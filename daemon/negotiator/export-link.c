@@ -3,30 +3,20 @@
 #include "negotiator/export-link.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/text.h"
 
-#define RETRY_BUSY_USEC (50u * 1000u)           /* a full queue of connections */
-#define FAILED_USEC (1000u * 1000u)             /* a failed start is told again, not retried */
+#define RETRY_BUSY_USEC (USEC_PER_SEC / 20)           /* a full queue of connections */
+#define FAILED_USEC USEC_PER_SEC             /* a failed start is told again, not retried */
 #define RECORDS_PER_WAKEUP 64u
-#define USEC_PER_SEC 1000000u
 #define TITLE_SHOWN 80u                         /* bytes of a name in a sentence */
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * USEC_PER_SEC + (uint64_t) t.tv_nsec / 1000;
-}
 
 void export_wait_init(struct export_wait *wait,
                       void (*done)(struct export_wait *wait, const struct wait_result *result))
@@ -66,7 +56,7 @@ static void arm_timer(struct export_link *link)
 
 static enum link_answer queue_wait(struct export_link *link, struct export_wait *wait)
 {
-	wait->deadline = now_usec() + link->start_timeout;
+	wait->deadline = monotonic_us() + link->start_timeout;
 	list_append(&link->waits, &wait->node);
 	arm_timer(link);
 	return LINK_WAIT;
@@ -77,16 +67,6 @@ static enum link_answer wait_for_room(struct export_link *link, struct export_wa
 	wait->for_room = true;
 	(void) sd_event_source_set_io_events(link->io, EPOLLIN | EPOLLOUT);
 	return queue_wait(link, wait);
-}
-
-static void PRINTF(3, 4) refuse(struct refusal *ret, enum reason reason, const char *fmt, ...)
-{
-	va_list args;
-
-	ret->reason = reason;
-	va_start(args, fmt);
-	vsnprintf(ret->sentence, sizeof ret->sentence, fmt, args);
-	va_end(args);
 }
 
 static bool waits_for_offer(const struct export_wait *wait)
@@ -143,7 +123,7 @@ void export_link_drop(struct export_link *link, const struct refusal *refusal,
 	places_forget(&link->places);
 	if (is_failed_start) {
 		link->failure = *refusal;
-		link->failed_until = now_usec() + FAILED_USEC;
+		link->failed_until = monotonic_us() + FAILED_USEC;
 	}
 
 	/* Who came after the end and before we noticed it gets a fresh export. */
@@ -264,6 +244,17 @@ static int open_channel(const char *label, int *ret_fd)
 	return 0;
 }
 
+/* `error`: of the attempt, an errno.  Nobody listens: that is the state of a unit. */
+static void word_failure(const struct export_link *link, int error, struct refusal *ret)
+{
+	bool silent = error == ENOENT || error == ECONNREFUSED;
+
+	refuse(ret, REASON_START_FAILED, "export '%s' cannot be started: %s%s%s", link->title, silent ?
+	       "its socket does not listen, since the device is absent or the export was stopped "
+	       "(systemctl status nbd-export@" : strerror(error), silent ? link->label : "",
+	       silent ? ".socket)" : "");
+}
+
 /* LINK_WAIT when the offer is on its way. */
 static enum link_answer connect_link(struct export_link *link, struct refusal *ret_refusal)
 {
@@ -271,7 +262,7 @@ static enum link_answer connect_link(struct export_link *link, struct refusal *r
 
 	if (r == -EAGAIN) {
 		link->state = LINK_BUSY;
-		link->retry_at = now_usec() + RETRY_BUSY_USEC;
+		link->retry_at = monotonic_us() + RETRY_BUSY_USEC;
 		return LINK_WAIT;
 	}
 	if (r >= 0)
@@ -279,10 +270,9 @@ static enum link_answer connect_link(struct export_link *link, struct refusal *r
 	if (r < 0) {
 		close_fd(&link->fd);
 		link->state = LINK_IDLE;
-		refuse(ret_refusal, REASON_START_FAILED, "export '%s' cannot be started: %s",
-		       link->title, strerror(-r));
+		word_failure(link, -r, ret_refusal);
 		link->failure = *ret_refusal;
-		link->failed_until = now_usec() + FAILED_USEC;
+		link->failed_until = monotonic_us() + FAILED_USEC;
 		return LINK_REFUSED;
 	}
 	link->state = LINK_STARTING;
@@ -290,26 +280,42 @@ static enum link_answer connect_link(struct export_link *link, struct refusal *r
 	return LINK_WAIT;
 }
 
+static void refuse_late(struct export_link *link)
+{
+	struct refusal refusal;
+	const struct wait_result result = { .outcome = WAIT_REFUSED, .refusal = &refusal };
+	struct export_wait *wait;
+
+	refuse(&refusal, REASON_START_SLOW, "export '%s' did not answer within %u s", link->title,
+	       (unsigned) (link->start_timeout / USEC_PER_SEC));
+	while ((wait = oldest_wait(link)) && wait->deadline <= monotonic_us()) {
+		export_wait_cancel(wait);
+		wait->done(wait, &result);
+	}
+}
+
+/* A start that nobody waits for any more: whoever comes next asks anew. */
+static void give_up_start(struct export_link *link)
+{
+	struct refusal nobody_hears = { .reason = REASON_START_SLOW };
+
+	if (link->state == LINK_BUSY || link->state == LINK_STARTING)
+		export_link_drop(link, &nobody_hears, false);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct export_link *link = userdata;
-	struct wait_result result = { .outcome = WAIT_REFUSED };
-	struct export_wait *wait;
 	struct refusal refusal;
 
 	(void) source;
 	(void) usec;
 	export_link_ref(link);
+	refuse_late(link);
+	if (!oldest_wait(link))
+		give_up_start(link);
 	if (link->state == LINK_BUSY && connect_link(link, &refusal) == LINK_REFUSED)
 		export_link_drop(link, &refusal, true);
-
-	refuse(&refusal, REASON_START_SLOW, "export '%s' did not answer within %u s", link->title,
-	       (unsigned) (link->start_timeout / USEC_PER_SEC));
-	result.refusal = &refusal;
-	while ((wait = oldest_wait(link)) && wait->deadline <= now_usec()) {
-		export_wait_cancel(wait);
-		wait->done(wait, &result);
-	}
 	arm_timer(link);
 	export_link_unref(link);
 	return 0;
@@ -323,7 +329,7 @@ enum link_answer export_link_offer(struct export_link *link, struct export_wait 
 		return LINK_DONE;
 	}
 	if (link->state == LINK_IDLE) {
-		if (now_usec() < link->failed_until) {
+		if (monotonic_us() < link->failed_until) {
 			*ret_refusal = link->failure;
 			return LINK_REFUSED;
 		}

@@ -23,14 +23,17 @@ static uint32_t at_most(uint32_t a, uint32_t b)
 static void drop_foreign_contexts(struct negotiation *n, const struct catalogue_entry *entry)
 {
 	if (n->chosen.export != entry)
-		n->chosen = (struct chosen_contexts) { 0 };
+		forget_contexts(n);
 }
 
-/* A context that went away since it was selected: the client would wait for it in vain. */
+/* A context that went away since it was selected: the client would wait for it in vain, or, where
+ * the export was started again and its number is another's now, be told about that one. */
 static bool contexts_still_offered(const struct negotiation *n)
 {
-	for (size_t i = 0; i < n->chosen.n; i++)
-		if (!offer_has_context(n->now.offer, n->chosen.ids[i]))
+	const struct chosen_contexts *chosen = &n->chosen;
+
+	for (size_t i = 0; i < chosen->n; i++)
+		if (!offer_same_context(n->now.offer, chosen->offer, chosen->ids[i]))
 			return false;
 	return true;
 }
@@ -42,7 +45,7 @@ static enum next await_grant(struct negotiation *n, const struct catalogue_entry
 	if (!n->now.offer)
 		return NEXT_OFFER;
 	if (!contexts_still_offered(n)) {
-		n->chosen = (struct chosen_contexts) { 0 };
+		forget_contexts(n);
 		n->now.refusal = (struct refusal) {
 			.reason = REASON_OFFER_STALE,
 			.sentence = "the metadata contexts of the export have changed since they "

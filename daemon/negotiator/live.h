@@ -12,11 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/export-settings.h"
 #include "base/peer.h"
 #include "negotiator/list.h"
 #include "negotiator/sources.h"
 
-#define PLACES_MAX 65535u               /* of one export, as many as it may have clients */
+/* Of one export: as many as it may have clients. */
+#define PLACES_MAX EXPORT_CONNECTIONS_MAX
 
 struct places {
 	struct sources *sources;        /* shared by all exports */

@@ -32,6 +32,7 @@ struct arguments {
 	const char *sandbox_check;
 	unsigned start_timeout;         /* seconds; 0: as the file says */
 	unsigned handshake_timeout;
+	unsigned pause;                 /* seconds */
 	bool debug;
 };
 
@@ -47,6 +48,8 @@ static void print_help(void)
 	       "  --control=PATH               a socket to be asked and told by nbdctl\n"
 	       "  --start-timeout=SECONDS      how long an export may take to answer (5)\n"
 	       "  --handshake-timeout=SECONDS  how long a client's handshake may take (10)\n"
+	       "  --pause=SECONDS              after a start that failed end only then, for a service\n"
+	       "                               manager that starts it again at once\n"
 	       "  --debug                      log more\n"
 	       "  --help, --version\n\n"
 	       "SIGHUP reads the files again, without disturbing a client.\n");
@@ -67,7 +70,7 @@ static bool parse_seconds(const char *text, unsigned *ret)
 }
 
 enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_START, OPT_HANDSHAKE,
-       OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
+       OPT_PAUSE, OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "exports", required_argument, NULL, OPT_EXPORTS },
@@ -76,6 +79,7 @@ static const struct option options[] = {
 	{ "control", required_argument, NULL, OPT_CONTROL },
 	{ "start-timeout", required_argument, NULL, OPT_START },
 	{ "handshake-timeout", required_argument, NULL, OPT_HANDSHAKE },
+	{ "pause", required_argument, NULL, OPT_PAUSE },
 	{ "debug", no_argument, NULL, OPT_DEBUG },
 	/* For the tests: enter the sandbox, then try to open a file. */
 	{ "sandbox-check", required_argument, NULL, OPT_CHECK },
@@ -120,6 +124,9 @@ static int take_argument(int option, struct arguments *args)
 	case OPT_HANDSHAKE:
 		return parse_seconds(optarg, &args->handshake_timeout) ? -1 :
 			bad_usage("--handshake-timeout= takes 1 to 3600 seconds");
+	case OPT_PAUSE:
+		return parse_seconds(optarg, &args->pause) ? -1 :
+			bad_usage("--pause= takes 1 to 3600 seconds");
 	case OPT_HELP:
 		print_help();
 		return EXIT_SUCCESS;
@@ -220,7 +227,7 @@ static void raise_limits(struct server *server)
 static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
 {
 	(void) userdata;
-	(void) notify_without_waiting("STOPPING=1");
+	notify("STOPPING=1");
 	log_debug("stopping: signal %u", si->ssi_signo);
 	return sd_event_exit(sd_event_source_get_event(source), 0);
 }
@@ -297,12 +304,15 @@ static int prepare_event(struct server *server, struct failure *why)
 	int r = sd_event_new(&server->event);
 
 	if (r >= 0)
-		r = sd_event_set_watchdog(server->event, true);
+		r = notify_watchdog(server->event);
 	if (r < 0)
 		return fail(why, -r, "cannot create the event loop");
+	notify_attach(server->event);
 	r = watch_signals(server, why);
 	if (r == 0)
 		r = server_open(server, why);
+	if (r == 0)
+		r = server_watch_refusals(server, why);
 	return r == 0 ? server_watch_status(server, why) : r;
 }
 
@@ -314,7 +324,7 @@ static int prepare_control(struct server *server, const char *path, struct contr
 
 	if (!path)
 		return 0;
-	r = control_listen(path, &fd, why);
+	r = control_listen(path, CONTROL_GROUP, &fd, why);
 	return r < 0 ? r : negotiator_control_serve(server, fd, ret, why);
 }
 
@@ -386,6 +396,22 @@ static int check_sandbox(const struct arguments *args)
 	return sandbox_check(args->sandbox_check);
 }
 
+/* It would fail again, and the next entry of the log would be like this one.  Any signal ends it. */
+static void pause_after_failure(const struct arguments *args, const struct failure *why)
+{
+	const struct timespec length = { .tv_sec = args->pause };
+	sigset_t any;
+
+	notify("STATUS=cannot start, will be tried again: %.300s", why->text);
+	if (!args->pause)
+		return;
+	sigemptyset(&any);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		sigaddset(&any, signals[i].signal);
+	if (sigprocmask(SIG_BLOCK, &any, NULL) == 0)
+		(void) sigtimedwait(&any, NULL, &length);
+}
+
 static void clear(struct server *server)
 {
 	if (server->event)
@@ -394,6 +420,8 @@ static void clear(struct server *server)
 	negotiator_settings_clear(&server->settings);
 	free(server->files.exports);
 	free(server->files.config);
+	notify_attach(NULL);
+	(void) notify_watchdog(NULL);
 	sd_event_unref(server->event);
 }
 
@@ -417,8 +445,9 @@ int main(int argc, char **argv)
 		r = serve(&server, &why);
 	if (r < 0)
 		log_event(EVENT_NEGOTIATOR_FAILED, NULL, "%s", why.text);
-
 	control_server_free(control);
 	clear(&server);
-	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	if (r < 0)
+		pause_after_failure(&args, &why);
+	return r < 0 ? EXIT_FAILURE : server.files.wanted_anew ? SERVER_ANEW : EXIT_SUCCESS;
 }

@@ -9,6 +9,12 @@
 
 #define QUERIES_PER_SLICE 4096u
 
+void forget_contexts(struct negotiation *n)
+{
+	offer_unref(n->chosen.offer);
+	n->chosen = (struct chosen_contexts) { 0 };
+}
+
 static void match(struct negotiation *n, struct span query, bool listing)
 {
 	const struct offer *offer = n->now.offer;
@@ -84,8 +90,11 @@ static enum next on_meta_context(struct negotiation *n, struct bytes payload, bo
 
 	if (!match_some(n, listing))
 		return NEXT_FLUSH;
-	if (!listing)
+	if (!listing) {
 		n->chosen.export = n->now.export;
+		if (!n->chosen.offer)
+			n->chosen.offer = offer_ref(n->now.offer);
+	}
 	return tell_contexts(n, listing);
 }
 
@@ -101,6 +110,6 @@ enum next on_set_meta_context(struct negotiation *n, struct bytes payload)
 		return option_refuse(n, NBD_REP_ERR_INVALID,
 		                     "NBD_OPT_SET_META_CONTEXT needs structured replies first");
 	if (n->now.cursor == 0)
-		n->chosen = (struct chosen_contexts) { 0 };
+		forget_contexts(n);
 	return on_meta_context(n, payload, false);
 }

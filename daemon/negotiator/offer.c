@@ -56,10 +56,22 @@ const char *offer_add_context(struct offer *offer, const struct channel_context 
 	return NULL;
 }
 
-bool offer_has_context(const struct offer *offer, uint32_t id)
+static const struct offered_context *find_context(const struct offer *offer, uint32_t id)
 {
 	for (size_t i = 0; i < offer->n_contexts; i++)
 		if (offer->contexts[i].id == id)
-			return true;
-	return false;
+			return &offer->contexts[i];
+	return NULL;
+}
+
+bool offer_has_context(const struct offer *offer, uint32_t id)
+{
+	return find_context(offer, id);
+}
+
+bool offer_same_context(const struct offer *a, const struct offer *b, uint32_t id)
+{
+	const struct offered_context *one = find_context(a, id), *other = find_context(b, id);
+
+	return one && other && span_equal(one->name, other->name);
 }

@@ -38,3 +38,6 @@ static inline bool offer_complete(const struct offer *offer)
 }
 
 bool offer_has_context(const struct offer *offer, uint32_t id);
+
+/* Whether both have the context, under the same name. */
+bool offer_same_context(const struct offer *a, const struct offer *b, uint32_t id);

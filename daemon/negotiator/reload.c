@@ -6,11 +6,12 @@
  * that stay are taken over, so nothing is connected again; a bad file changes nothing.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <systemd/sd-daemon.h>
-#include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
+#include "base/notify.h"
 #include "negotiator/export-link.h"
 #include "negotiator/server.h"
 
@@ -53,6 +54,7 @@ static int link_all(struct server *server, struct catalogue *c, struct failure *
 		if (!entry->link)
 			return -why->code;
 		entry->link->start_timeout = start;
+		entry->link->failed_until = 0;  /* what kept it from starting may be mended */
 	}
 	return 0;
 }
@@ -99,25 +101,47 @@ static int read_again(struct server *server, struct failure *why)
 	struct failure ignored = { 0 };
 	int r;
 
-	if (!server->files.readable)
-		return fail_plain(why, EPERM, "this kernel has no Landlock, so the sandbox lets "
-		                  "nothing be read; restart nbd-negotiator instead, clients that "
-		                  "are being served stay");
 	r = server_read_files(server, why);
 	if (r < 0)
 		(void) read_catalogue(server, &ignored);
 	return r;
 }
 
+/* The sandbox knows the folders that were there at the start, not those that have been put in their
+ * place or mounted there since.  What our user may not read is another matter. */
+static bool sandbox_hides(const char *path)
+{
+	AUTO_FD fd = -1;
+
+	if (!path || access(path, R_OK) < 0)
+		return false;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return fd < 0 && errno == EACCES;
+}
+
+/* Its sockets stay with the service manager, and clients that are being served with the exports. */
+static int start_anew(struct server *server, const char *cause)
+{
+	log_notice("%s: the negotiator ends, to read its settings when it is started again; clients "
+	           "that are being served stay", cause);
+	server->files.wanted_anew = true;
+	notify("STOPPING=1");
+	return sd_event_exit(server->event, 0);
+}
+
 int server_reload(struct server *server, struct failure *why)
 {
-	struct timespec now;
 	int r;
 
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	(void) sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
-	                  (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000);
+	if (!server->files.readable)
+		return start_anew(server, "this kernel has no Landlock, so the sandbox lets nothing "
+		                  "be read");
+	if (sandbox_hides(server->files.exports) || sandbox_hides(server->files.config))
+		return start_anew(server, "the files of settings are in another place than at the "
+		                  "start, which the sandbox does not let through");
+	notify("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_us());
 	r = read_again(server, why);
+	server->settings_kept = r < 0;
 	if (r < 0)
 		log_event(EVENT_SETTINGS_KEPT, NULL, "%s; what was read before stays in force",
 		          why->text);

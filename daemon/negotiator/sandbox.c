@@ -11,33 +11,13 @@
  */
 #include "negotiator/sandbox.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/landlock.h>
 #include <seccomp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 
-#include "base/log.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
+#include "base/confine.h"
 
 /* Calls without conditions. */
 static const int allowed[] = {
@@ -75,7 +55,9 @@ static const struct conditional {
 };
 
 /* To read settings again, where Landlock leaves nothing else to be read. */
-static const int allowed_reading[] = { SCMP_SYS(getdents64) };
+static const int allowed_reading[] = {
+	SCMP_SYS(getdents64), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
+};
 
 #define NOT_TO_READ (O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_PATH)
 
@@ -150,150 +132,16 @@ static int filter_calls(bool may_read, struct failure *why)
 	return r < 0 ? fail(why, -r, "cannot filter system calls") : 0;
 }
 
-/* As the kernel defines it; the header of the build machine may know only the beginning. */
-struct ruleset {
-	uint64_t fs;
-	uint64_t net;                   /* version 4 */
-	uint64_t scoped;                /* version 6 */
-};
-
-#define FS_ACCESS_V1 ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
-#define FS_ACCESS_REFER (UINT64_C(1) << 13)             /* version 2 */
-#define FS_ACCESS_TRUNCATE (UINT64_C(1) << 14)          /* version 3 */
-#define FS_ACCESS_IOCTL_DEV (UINT64_C(1) << 15)         /* version 5 */
-#define NET_BIND_AND_CONNECT_TCP UINT64_C(3)            /* version 4 */
-#define SCOPE_SIGNAL (UINT64_C(1) << 1)                 /* version 6 */
-
-/* Everything the kernel can deny.  Connecting to a unix socket by its path is not in it. */
-static size_t ruleset_for(long version, struct ruleset *ret)
-{
-	*ret = (struct ruleset) { .fs = FS_ACCESS_V1 };
-	if (version >= 2)
-		ret->fs |= FS_ACCESS_REFER;
-	if (version >= 3)
-		ret->fs |= FS_ACCESS_TRUNCATE;
-	if (version >= 4)
-		ret->net = NET_BIND_AND_CONNECT_TCP;
-	if (version >= 5)
-		ret->fs |= FS_ACCESS_IOCTL_DEV;
-	if (version >= 6)
-		ret->scoped = SCOPE_SIGNAL;
-	return version >= 6 ? sizeof *ret : version >= 4 ? 2 * sizeof(uint64_t) :
-	                                                   sizeof(uint64_t);
-}
-
-/* Lets what lies in and below the folder be read, if there is such a folder. */
-static int allow_beneath(int rules, const char *folder)
-{
-	struct landlock_path_beneath_attr beneath = {
-		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
-		.parent_fd = open(folder, O_PATH | O_CLOEXEC | O_DIRECTORY),
-	};
-	AUTO_FD fd = beneath.parent_fd;
-
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0 ?
-		-errno : 0;
-}
-
-static int allow_folders(int rules, const char *const *folders, struct failure *why)
-{
-	for (; folders && *folders; folders++) {
-		int r = allow_beneath(rules, *folders);
-
-		if (r < 0)
-			return fail(why, -r, "cannot keep %.300s readable", *folders);
-	}
-	return 0;
-}
-
-/* `ret_is_on` tells whether the kernel can. */
-static int deny_files(const char *const *folders, bool *ret_is_on, struct failure *why)
-{
-	struct ruleset ruleset;
-	AUTO_FD rules = -1;
-	long version;
-	size_t size;
-
-	version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	if (version < 1) {
-		log_debug("this kernel has no Landlock, going on without");
-		*ret_is_on = false;
-		return 0;
-	}
-	size = ruleset_for(version, &ruleset);
-	rules = (int) syscall(SYS_landlock_create_ruleset, &ruleset, size, 0);
-	if (rules < 0)
-		return fail(why, errno, "cannot prepare Landlock (version %ld)", version);
-	if (allow_folders(rules, folders, why) < 0)
-		return -why->code;
-	if (SANITIZED)                  /* the leak check reads it; see above */
-		(void) allow_beneath(rules, "/proc");
-	*ret_is_on = true;
-	if (syscall(SYS_landlock_restrict_self, rules, 0) < 0)
-		return fail(why, errno, "cannot enter Landlock (version %ld)", version);
-	return 0;
-}
-
-static int drop_capabilities(struct failure *why)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
-
-	/* The bounding set can be emptied only by who has CAP_SETPCAP; others have nothing
-	 * that it could let through, with no new privileges. */
-	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		(void) prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-	(void) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &header, none) < 0)
-		return fail(why, errno, "cannot drop capabilities");
-	return 0;
-}
-
-/* What was inherited counts as well: a descriptor is a way around every rule above. */
-static int check_descriptor(int fd, struct failure *why)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return 0;
-	if (S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode))
-		return fail_plain(why, EBADF, "descriptor %d is a %s, which the negotiator must "
-		                  "not have", fd, S_ISBLK(st.st_mode) ? "block device" : "folder");
-	return 0;
-}
-
-static int check_descriptors(struct failure *why)
-{
-	DIR *fds = opendir("/proc/self/fd");
-	struct dirent *entry;
-	int r = 0;
-
-	if (!fds)
-		return fail(why, errno, "cannot look through the open descriptors");
-	while (r == 0 && (entry = readdir(fds))) {
-		int fd = atoi(entry->d_name);           /* "." and ".." are standard input */
-
-		if (fd != dirfd(fds))
-			r = check_descriptor(fd, why);
-	}
-	closedir(fds);
-	return r;
-}
-
 int sandbox_enter(const char *const *folders, bool *ret_readable, struct failure *why)
 {
 	bool has_landlock = false;
-	int r = check_descriptors(why);
+	int r = confine_check_descriptors("negotiator", why);
 
 	if (r < 0)
 		return r;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return fail(why, errno, "cannot give up privileges");
-	r = drop_capabilities(why);
+	r = confine_privileges(why);
 	if (r == 0)
-		r = deny_files(folders, &has_landlock, why);
+		r = confine_files(folders, &has_landlock, why);
 	*ret_readable = has_landlock && folders;
 	return r == 0 ? filter_calls(*ret_readable, why) : r;
 }

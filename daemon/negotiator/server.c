@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "negotiator/client-socket.h"
@@ -14,8 +13,8 @@
 #include "negotiator/server.h"
 
 #define ACCEPTED_PER_WAKEUP 64u
-#define REST_USEC (100u * 1000u)
-#define LOG_EVERY_USEC (1000u * 1000u)
+#define REST_USEC (USEC_PER_SEC / 10)
+#define LOG_EVERY_USEC USEC_PER_SEC
 
 static void set_accepting(struct server *server, int enabled)
 {
@@ -104,11 +103,9 @@ void server_feed(struct server *server)
 
 int server_open(struct server *server, struct failure *why)
 {
-	struct timespec now;
 	int r;
 
-	(void) clock_gettime(CLOCK_REALTIME, &now);
-	server->started = (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000;
+	server->started = real_time_us();
 	list_init(&server->clients);
 	list_init(&server->starved);
 	sources_init(&server->sources);
@@ -152,4 +149,6 @@ void server_close(struct server *server)
 	server->resume = sd_event_source_disable_unref(server->resume);
 	server->after_events = sd_event_source_disable_unref(server->after_events);
 	server->status = sd_event_source_disable_unref(server->status);
+	server->tell_refusals = sd_event_source_disable_unref(server->tell_refusals);
+	server_tell_refusals(server);
 }

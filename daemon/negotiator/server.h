@@ -8,15 +8,17 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "base/clock.h"
 #include "base/failure.h"
 #include "base/negotiator-settings.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/list.h"
 #include "negotiator/payload.h"
+#include "negotiator/refusals.h"
 #include "negotiator/sources.h"
 
 #define SERVER_MAX_LISTENERS 64u
-#define USEC_PER_SEC UINT64_C(1000000)
+#define SERVER_ANEW 75          /* EX_TEMPFAIL; also in nbd-negotiator.service */
 
 /* Where settings come from. */
 struct server_files {
@@ -25,6 +27,7 @@ struct server_files {
 	uint32_t start_timeout;         /* seconds, from the command line; 0: the file tells */
 	uint32_t handshake_timeout;
 	bool readable;                  /* still, inside the sandbox */
+	bool wanted_anew;               /* not all of them: who starts us next reads them */
 };
 
 /* What STATUS= tells. */
@@ -33,6 +36,7 @@ struct server_figures {
 	unsigned n_live;
 	uint64_t n_refused;
 	size_t n_exports;
+	size_t n_bad_files;
 };
 
 struct server {
@@ -40,6 +44,7 @@ struct server {
 	struct server_files files;
 	struct negotiator_settings settings;
 	struct catalogue *catalogue;    /* the newest */
+	bool settings_kept;             /* negotiator.conf, or the whole folder, could not be read again */
 
 	struct list clients;
 	unsigned n_clients;             /* all of them are in the handshake */
@@ -63,6 +68,9 @@ struct server {
 	sd_event_source *after_events;  /* sees whether the figures have changed */
 	sd_event_source *status;        /* tells them, a moment later */
 	struct server_figures told;
+
+	struct refusals refusals;       /* what the log lists */
+	sd_event_source *tell_refusals; /* what it has left out */
 };
 
 /* Prepares what needs no settings. */
@@ -73,6 +81,12 @@ int server_listen(struct server *server, struct failure *why);
 
 /* Stops accepting, and answers and ends all clients. */
 void server_close(struct server *server);
+
+/* Whether the log may list a refusal of a client of this source; what it leaves out is counted, and
+ * told later; in client-log.c. */
+bool server_may_list_refusal(struct server *server, const struct source *source);
+void server_tell_refusals(struct server *server);
+int server_watch_refusals(struct server *server, struct failure *why);
 
 /* Payload memory has been given back: who waits for it may try again. */
 void server_feed(struct server *server);
@@ -86,7 +100,9 @@ unsigned server_max_handshakes(const struct server *server);
 /* Reads all files, in reload.c.  On failure everything is as it was. */
 int server_read_files(struct server *server, struct failure *why);
 
-/* The same for a server that runs: tells the service manager, and logs what came of it. */
+/* The same for a server that runs: tells the service manager, and logs what came of it.  Where the
+ * sandbox keeps the files from being read it ends instead, to be started again: exit status
+ * SERVER_ANEW. */
 int server_reload(struct server *server, struct failure *why);
 
 /* Keeps STATUS= true from now on, in status.c. */

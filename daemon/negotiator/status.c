@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* STATUS= for `systemctl status`: figures, told when they change, once a second at most. */
-#include <errno.h>
 #include <inttypes.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 
 #include "base/notify.h"
@@ -15,30 +13,30 @@ struct server_figures server_figures(const struct server *server)
 		.n_live = server->sources.n_live,
 		.n_refused = server->n_refused,
 		.n_exports = server->catalogue->n,
+		.n_bad_files = server->catalogue->n_bad + server->settings_kept,
 	};
 }
 
 #define FORMAT "STATUS=%zu export%s, %u client%s in the handshake, %u being served, " \
-	       "%" PRIu64 " refused"
+	       "%" PRIu64 " refused%s"
 #define FIGURES(f) (f).n_exports, (f).n_exports == 1 ? "" : "s", (f).n_handshakes, \
-	(f).n_handshakes == 1 ? "" : "s", (f).n_live, (f).n_refused
+	(f).n_handshakes == 1 ? "" : "s", (f).n_live, (f).n_refused, \
+	(f).n_bad_files ? "; a file of settings is bad (see the journal), older ones hold" : ""
 
 void server_tell_ready(struct server *server)
 {
 	server->told = server_figures(server);
-	(void) sd_notifyf(0, "READY=1\n" FORMAT, FIGURES(server->told));
+	notify("READY=1\n" FORMAT, FIGURES(server->told));
 }
 
-/* What cannot be told now is told the next time. */
 static int on_status(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct server *server = userdata;
-	const struct server_figures f = server_figures(server);
 
 	(void) source;
 	(void) usec;
-	if (notify_without_waiting(FORMAT, FIGURES(f)) != -EAGAIN)
-		server->told = f;
+	server->told = server_figures(server);
+	notify(FORMAT, FIGURES(server->told));
 	return 0;
 }
 
@@ -47,7 +45,8 @@ static bool has_changed(const struct server *server)
 	const struct server_figures f = server_figures(server), *told = &server->told;
 
 	return f.n_handshakes != told->n_handshakes || f.n_live != told->n_live ||
-	       f.n_refused != told->n_refused || f.n_exports != told->n_exports;
+	       f.n_refused != told->n_refused || f.n_exports != told->n_exports ||
+	       f.n_bad_files != told->n_bad_files;
 }
 
 static int after_events(sd_event_source *source, void *userdata)

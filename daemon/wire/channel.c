@@ -11,7 +11,7 @@
 #include <assert.h>
 
 #include "base/attr.h"
-#include "base/text.h"
+#include "wire/record-text.h"
 
 #define OFFER_FLAGS                                                           \
 	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |  \
@@ -19,29 +19,6 @@
 	 NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE | NBD_FLAG_SEND_FAST_ZERO)
 #define GRANTED_FLAGS (OFFER_FLAGS | NBD_FLAG_SEND_DF | NBD_FLAG_BLOCK_STAT_PAYLOAD)
 #define ALL_RIGHTS (CHANNEL_RIGHT_READ | CHANNEL_RIGHT_WRITE)
-
-/* Strings: u16 length, text. */
-
-static struct span take_text(struct bytes *in)
-{
-	return take_span(in, take_u16(in));
-}
-
-static void emit_text(struct emit *out, struct span text)
-{
-	assert(text.len <= UINT16_MAX);
-	emit_u16(out, (uint16_t) text.len);
-	emit_span(out, text);
-}
-
-static const char *check_text(struct span text, size_t max)
-{
-	if (text.len > max)
-		return "a string is too long";
-	if (!is_utf8(text))
-		return "a string is not UTF-8";
-	return NULL;
-}
 
 /* Values that several records have. */
 

@@ -22,6 +22,13 @@ static const char *const words[] = {
 	[REASON_DEVICE] = "device",
 	[REASON_KICKED] = "kicked",
 	[REASON_NO_ACCESS] = "no-access",
+	[REASON_TLS_HANDSHAKE_FAILED] = "tls-handshake-failed",
+	[REASON_TLS_UNTRUSTED] = "tls-untrusted",
+	[REASON_TLS_TIMEOUT] = "tls-timeout",
+	[REASON_TLS_CUT] = "tls-cut",
+	[REASON_TLS_BROKEN] = "tls-broken",
+	[REASON_TLS_UNAVAILABLE] = "tls-unavailable",
+	[REASON_TLS_REQUIRED] = "tls-required",
 };
 _Static_assert(ARRAY_LEN(words) == N_REASONS, "every reason has its word");
 

@@ -26,6 +26,13 @@ enum reason {
 	REASON_DEVICE = 15,             /* the device failed or vanished */
 	REASON_KICKED = 16,             /* an administrator closed it */
 	REASON_NO_ACCESS = 17,          /* no access rule grants anything */
+	REASON_TLS_HANDSHAKE_FAILED = 18,       /* the two sides do not agree on how */
+	REASON_TLS_UNTRUSTED = 19,      /* a certificate or key that says who it is: missing or bad */
+	REASON_TLS_TIMEOUT = 20,        /* the TLS handshake took too long */
+	REASON_TLS_CUT = 21,            /* the connection ended without close_notify */
+	REASON_TLS_BROKEN = 22,         /* a TLS record that is not what it should be */
+	REASON_TLS_UNAVAILABLE = 23,    /* nbd-tls does not run, or has no keys for this */
+	REASON_TLS_REQUIRED = 24,       /* in clear where TLS is required */
 	N_REASONS,
 };
 

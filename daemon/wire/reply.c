@@ -7,7 +7,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 
 #include "base/emit.h"
 
@@ -90,8 +89,9 @@ size_t put_block_status(uint8_t *at, enum nbd_mode mode, const struct request *r
 	return out.len;
 }
 
-size_t put_error(uint8_t *at, enum nbd_mode mode, const struct request *req, enum nbd_error error,
-                 uint16_t text_len)
+/* The header alone; `text_len` bytes of sentence follow it. */
+static size_t put_error(uint8_t *at, enum nbd_mode mode, const struct request *req,
+                        enum nbd_error error, uint16_t text_len)
 {
 	struct emit out = emit_chunk(at, REPLY_HEADER_MAX, mode, req, NBD_REPLY_FLAG_DONE,
 	                             NBD_REPLY_TYPE_ERROR,
@@ -104,18 +104,17 @@ size_t put_error(uint8_t *at, enum nbd_mode mode, const struct request *req, enu
 }
 
 size_t put_final(uint8_t *at, enum nbd_mode mode, const struct request *req, enum nbd_error error,
-                 const char *sentence)
+                 const char *sentence, struct span *ret_text)
 {
-	struct span text = span_cut(span_of(sentence ? sentence : ""), REPLY_ERROR_TEXT_MAX);
-	size_t len;
-
-	if (mode == NBD_MODE_SIMPLE || (mode == NBD_MODE_STRUCTURED && !error))
+	*ret_text = (struct span) { 0 };
+	if (mode == NBD_MODE_SIMPLE ||
+	    (!error && mode == NBD_MODE_STRUCTURED && req->type != NBD_CMD_READ))
 		return put_simple_reply(at, req->cookie, error);
 	if (!error)
 		return put_chunk(at, mode, req, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0);
-	len = put_error(at, mode, req, error, (uint16_t) text.len);
-	memcpy(at + len, text.at, text.len);
-	return len + text.len;
+	if (sentence)
+		*ret_text = span_cut(span_of(sentence), REPLY_ERROR_TEXT_MAX);
+	return put_error(at, mode, req, error, (uint16_t) ret_text->len);
 }
 
 size_t put_extent(uint8_t *at, enum nbd_mode mode, uint64_t length, uint64_t flags)

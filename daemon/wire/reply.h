@@ -10,12 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "wire/nbd.h"
 #include "wire/request.h"
 
 #define REPLY_HEADER_MAX (NBD_EXTENDED_CHUNK_SIZE + 12u)
 #define REPLY_ERROR_TEXT_MAX 200u
-#define REPLY_ERROR_MAX (NBD_EXTENDED_CHUNK_SIZE + 6u + REPLY_ERROR_TEXT_MAX)
 
 /* A simple reply; for a READ that succeeded, its data follows. */
 size_t put_simple_reply(uint8_t *at, uint64_t cookie, enum nbd_error error);
@@ -35,18 +35,13 @@ size_t put_block_status(uint8_t *at, enum nbd_mode mode, const struct request *r
                         uint32_t context_id, uint32_t n);
 
 /*
- * The last word on a request without data: a simple reply in simple mode; a structured
- * NBD_REPLY_TYPE_ERROR with `sentence` (cut to REPLY_ERROR_TEXT_MAX bytes; NULL for none)
- * or, for NBD_SUCCESS, in structured mode a simple reply and in extended mode an empty
- * final chunk.  `at` holds REPLY_ERROR_MAX bytes.  A READ that succeeds in structured mode
- * does not end here: it must be answered by chunks; see put_chunk().
+ * The last word on a request: a simple reply in simple mode, and in structured mode for what
+ * succeeded, except a READ; else the final chunk, which is NBD_REPLY_TYPE_ERROR with `sentence`
+ * (NULL for none), or empty for NBD_SUCCESS.  *ret_text is what follows the header: of `sentence`
+ * as much as REPLY_ERROR_TEXT_MAX bytes hold, or nothing.
  */
 size_t put_final(uint8_t *at, enum nbd_mode mode, const struct request *req, enum nbd_error error,
-                 const char *sentence);
-
-/* The header alone of NBD_REPLY_TYPE_ERROR; `text_len` bytes of sentence follow it. */
-size_t put_error(uint8_t *at, enum nbd_mode mode, const struct request *req, enum nbd_error error,
-                 uint16_t text_len);
+                 const char *sentence, struct span *ret_text);
 
 /* One extent; returns 8 or 16 bytes.  `length` fits 32 bits outside extended mode. */
 size_t put_extent(uint8_t *at, enum nbd_mode mode, uint64_t length, uint64_t flags);

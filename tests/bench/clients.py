@@ -52,8 +52,9 @@ class Cell:
 
     def load(self, verb: str, *options) -> list:
         """A command line of nbd-load."""
+        tls = ["--tls", "x509"] if self.server.tls else []
         return [self.place.build.load, verb, "--to", self.place.address, "--export", EXPORT,
-                "--mode", self.server.replies, *options]
+                "--mode", self.server.replies, *tls, *options]
 
     @property
     def output(self):

@@ -12,6 +12,7 @@ import subprocess
 import time
 from typing import Callable
 
+import certificates
 import processes
 from devices import Device
 from processes import Failed
@@ -79,6 +80,7 @@ class Server:
     probed: bool = True                 # ready when it greets; else when its pid file is there
     replies: str = "structured"         # the best that it can be asked for
     version: str = "--version"
+    tls: bool = False                   # demands it, and no certificate of the client
 
     @property
     def peer(self):
@@ -100,13 +102,18 @@ class Server:
         return f"{self.program} {found[0]}" if found else ""
 
 
-def ours(**fixed):
+def ours(tls=False, **fixed):
     """Ours by `nbdctl serve`; settings that have no option go by a folder of LABEL.conf."""
     def command(place: Place) -> list:
         settings = place.build.settings | fixed
+        if "Bitmap" in settings:
+            settings = {"BitmapStore": place.folder / "bitmaps"} | settings
         if place.connections > USUAL_CONNECTIONS:
             settings = {"MaxConnections": place.connections + 100, "Memory": "1G"} | settings
         where = place.pick(["--unix", place.socket], ["--listen", f"127.0.0.1:{place.port}"])
+        if tls:
+            where += ["--tls=require", "--tls-client-certificate=off",
+                      "--tls-certificates", certificates.folder_in(place.folder.parent)]
         serve = [place.build.nbdctl, "serve", *where]
         if not settings:
             return [*serve, f"{EXPORT}={place.device.path}"]
@@ -123,9 +130,13 @@ def null(place: Place) -> list:
     return [place.build.load, "null", "--listen", place.address, "--size", place.device.size]
 
 
-def qemu_nbd(aio: str):
+def qemu_nbd(aio: str, tls=False):
     def command(place: Place) -> list:
         where = place.pick(["-k", place.socket], ["-b", "127.0.0.1", "-p", place.port])
+        if tls:
+            where += ["--tls-creds=tls0", "--object",
+                      "tls-creds-x509,id=tls0,endpoint=server,verify-peer=no,"
+                      f"dir={certificates.folder_in(place.folder.parent)}"]
         return ["qemu-nbd", "-f", "raw", "--cache=none", f"--aio={aio}", "--discard=unmap",
                 "-e", 0, "-t", "-x", EXPORT, *where, place.device.path]
     return command
@@ -144,9 +155,12 @@ def storage_daemon(place: Place) -> list:
             "iothread=thread0", "--pidfile", place.folder / "pid"]
 
 
-def nbdkit(*settings):
+def nbdkit(*settings, tls=False):
     def command(place: Place) -> list:
         where = place.pick(["-U", place.socket], ["-i", "127.0.0.1", "-p", place.port])
+        if tls:
+            where += ["--tls=require",
+                      f"--tls-certificates={certificates.folder_in(place.folder.parent)}"]
         return ["nbdkit", "-f", "-e", EXPORT, *where, "file", place.device.path, *settings]
     return command
 
@@ -164,6 +178,14 @@ SERVERS = (
     Server("ours", "ours", command=ours()),
     Server("ours-2-rings", "ours, Threads=2", command=ours(Threads=2)),
     Server("ours-threads", "ours, Engine=threads", command=ours(Engine="threads")),
+    Server("ours-bitmap", "ours, a dirty bitmap", command=ours(Bitmap="b")),
+    Server("ours-10-bitmaps", "ours, ten dirty bitmaps",
+           command=ours(Bitmap=" ".join(f"b{i}" for i in range(10)))),
+    Server("ours-small-regions", "ours, a bitmap, regions of 64 KiB",
+           command=ours(Bitmap="b", BitmapRegion="64K", BitmapArmLimit=65536, BitmapCold=250)),
+    Server("ours-few-regions", "ours, a bitmap, 64 regions of 1 MiB",
+           command=ours(Bitmap="b", BitmapRegion="1M", BitmapArmLimit=64)),
+    Server("ours-tls", "ours, TLS", command=ours(tls=True), tls=True),
     Server("qemu-uring", "qemu-nbd, io_uring", "qemu-nbd", "qemu-utils", qemu_nbd("io_uring")),
     Server("qemu-native", "qemu-nbd, native", "qemu-nbd", "qemu-utils", qemu_nbd("native")),
     Server("qsd", "qemu-storage-daemon, I/O thread", "qemu-storage-daemon", "qemu-system-common",
@@ -172,13 +194,18 @@ SERVERS = (
     Server("nbdkit-none", "nbdkit file, cache=none", "nbdkit", "nbdkit", nbdkit("cache=none")),
     Server("nbd-server", "nbd-server", "nbd-server", "nbd-server", nbd_server, cached=True,
            daemon=True, replies="simple", version="-V"),
+    Server("qemu-tls", "qemu-nbd, io_uring, TLS", "qemu-nbd", "qemu-utils",
+           qemu_nbd("io_uring", tls=True), tls=True),
+    Server("nbdkit-tls", "nbdkit file, cache=none, TLS", "nbdkit", "nbdkit",
+           nbdkit("cache=none", tls=True), tls=True),
     Server("null", "null server", command=null),
     Server("direct", "direct: fio on the device"),
 )
 BY_NAME = {server.name: server for server in SERVERS}
 # What a row measures unless it says otherwise; the others are variants of ours.
-USUAL = tuple(s.name for s in SERVERS if s.name not in ("ours-2-rings", "ours-threads"))
-PEERS = tuple(s.name for s in SERVERS if s.peer)
+USUAL = tuple(s.name for s in SERVERS if not s.name.startswith("ours-") and not s.tls)
+PEERS = tuple(s.name for s in SERVERS if s.peer and not s.tls)
+BY_TLS = tuple(s.name for s in SERVERS if s.tls)
 
 
 def free_port() -> int:
@@ -228,8 +255,8 @@ def running(server: Server, place: Place):
         undo.callback(shutil.rmtree, home, ignore_errors=True)
         with stopping.later():
             child = processes.start(server.command(place), place.output,
-                                    environment={"PATH": SEARCH, "RUNTIME_DIRECTORY": str(home),
-                                                 "XDG_RUNTIME_DIR": str(home)})
+                                    environment={"PATH": SEARCH, "XDG_RUNTIME_DIR": str(home),
+                                                 "NBD_EXPORT_FLUSH_FAILED": str(home)})
             undo.callback(end_daemon if server.daemon else end_child, place, child)
         wait_ready(server, place, child)
         yield pid_in_file(place) if server.daemon else child.pid

@@ -44,6 +44,8 @@ class Summary:
 
     @property
     def verdict(self) -> str:
+        if not self.checks:
+            return "shown"
         if all(check.reached is None for check in self.checks):
             return "not measured"
         below = [check for check in self.checks if not check.holds(check.floor)]

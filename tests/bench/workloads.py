@@ -5,7 +5,7 @@ A name says client:operation-block-depth x connections[-tcp][-device]."""
 import dataclasses
 
 from devices import KIB, MIB
-from servers import PEERS, USUAL
+from servers import BY_TLS, PEERS, USUAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,10 @@ LARGE = Goal((1.6, 2.0), cpu=(0.5, 0.4), null=(0.55, 0.75))
 COPY = Goal((1.15, 1.4))
 ZRAM = Goal((1.0, 1.25), at_least="ours-threads")
 RINGS = Goal((0.95, 1.0))
+BITMAP_4K = Goal((0.95, 1.0))
+BITMAP_LARGE = Goal((0.99, 1.0))
+TLS_LARGE = Goal((1.2, 1.5), cpu=(1.0, 0.8))
+TLS_4K = Goal((1.0, 1.2))
 CONNECT = Goal((0.5, 1.0))
 STATUS = Goal((1.0, 2.0))
 
@@ -143,4 +147,34 @@ OTHERS = (
           ("randwrite-4k", "write", 4 * KIB, 32, "random"),
           ("seqread-1M", "read", MIB, 4, "sequential"))))
 
-WORKLOADS = (*SMALL, io("load", "mix", 4 * KIB, 32, 1), *BIG, *TCP_AND_ZRAM, *BY_FIO, *OTHERS)
+# What dirty bitmaps cost: against ours without any.
+RANDOM_4K = io("load", "write", 4 * KIB, 32, 1)
+LARGE_1M = io("load", "write", MIB, 4, 1, pattern="sequential")
+BITMAPS = tuple(
+    dataclasses.replace(row, name=f"bitmaps-{name}", title=f"dirty bitmaps: {title}", goal=goal,
+                        subject=subject, rivals=("ours",), servers=("ours", subject), quick=False)
+    for row, name, title, goal, subject in (
+        (RANDOM_4K, "one-4k", "one, 4k random write", BITMAP_4K, "ours-bitmap"),
+        (RANDOM_4K, "ten-4k", "ten, 4k random write", BITMAP_4K, "ours-10-bitmaps"),
+        (LARGE_1M, "one-1M", "one, 1M sequential write", BITMAP_LARGE, "ours-bitmap"),
+        (RANDOM_4K, "first-touch-4k", "4k random write, each first into its region", Goal(None),
+         "ours-small-regions"),
+        (RANDOM_4K, "beyond-limit-4k", "4k random write over 16 times what may be armed",
+         Goal(None), "ours-few-regions")))
+
+# With TLS: against the peers with TLS, and 1 MiB against qemu-nbd.
+IN_TLS = tuple(
+    dataclasses.replace(row, name=f"tls-{name}", title=f"TLS: {row.title}", subject="ours-tls",
+                        rivals=rivals, servers=BY_TLS, quick=False)
+    for row, name, rivals in (
+        *((io("load", op, MIB, 4, 1, TLS_LARGE, transport, pattern="sequential"),
+           f"seq{op}-1M-{transport}", ("qemu-tls",))
+          for transport in ("unix", "tcp") for op in ("read", "write")),
+        *((io("load", op, 4 * KIB, 32, 1, TLS_4K, transport), f"rand{op}-4k-{transport}",
+           ("qemu-tls", "nbdkit-tls"))
+          for transport in ("unix", "tcp") for op in ("read", "write")),
+        (Workload("", "handshakes, GO, disconnect, one after the other", "connect", "per s",
+                  Goal(None)), "connect", ("qemu-tls", "nbdkit-tls"))))
+
+WORKLOADS = (*SMALL, io("load", "mix", 4 * KIB, 32, 1), *BIG, *TCP_AND_ZRAM, *BY_FIO, *OTHERS,
+             *BITMAPS, *IN_TLS)

@@ -10,10 +10,14 @@
  *   KEY=T:VALUE         a property, T one of s t u b
  *   client:KEY=T:VALUE  of the client begun last; "client" begins another
  *   error:METHOD=TEXT   METHOD fails so
+ *   busy:METHOD=TEXT    METHOD fails with EBUSY
  *   answer:METHOD=TEXT  METHOD answers with this string
  *   silent:METHOD       METHOD is never answered
- *   job:UNIT=RESULT     how systemd's job for this unit ends ("done")
- *   state:UNIT=STATE    ActiveState of this unit ("inactive")
+ *   job:UNIT=RESULT     how systemd's job for this unit ends ("done"); "never"
+ *   state:UNIT=STATE    ActiveState of this unit ("inactive"), which is in the list of units
+ *   status:UNIT=TEXT    StatusText of this unit, of which there is a state
+ *   restarts:UNIT=N     NRestarts of it
+ *   reverted:UNIT=PATH  what is removed when it is reverted
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -126,14 +130,15 @@ static void append_clients(sd_bus_message *reply)
 static void answer_job(sd_bus *bus, sd_bus_message *m, const char *unit)
 {
 	const char *result = find_rule("job", unit);
+	bool ends = !result || strcmp(result, "never") != 0;
 	char path[64];
 
 	snprintf(path, sizeof path, "/org/freedesktop/systemd1/job/%u", ++n_jobs);
-	if (n_jobs % 2)
+	if (ends && n_jobs % 2)
 		check(sd_bus_emit_signal(bus, MANAGER_PATH, MANAGER, "JobRemoved", "uoss", n_jobs,
 		                         path, unit, result ? result : "done"), "signal");
 	check(sd_bus_reply_method_return(m, "o", path), "job");
-	if (n_jobs % 2 == 0)
+	if (ends && n_jobs % 2 == 0)
 		check(sd_bus_emit_signal(bus, MANAGER_PATH, MANAGER, "JobRemoved", "uoss", n_jobs,
 		                         path, unit, result ? result : "done"), "signal");
 }
@@ -155,9 +160,54 @@ static void answer_state(sd_bus_message *m)
 {
 	const char *digits = strrchr(sd_bus_message_get_path(m), '_');
 	int at = digits ? atoi(digits + 1) : n_rules;
-	const char *state = at < n_rules ? strchr(rules[at], '=') + 1 : "inactive";
+	const char *answer = "inactive";
+	const char *interface, *property;
+	char *unit;
 
-	check(sd_bus_reply_method_return(m, "v", "s", state), "state");
+	check(sd_bus_message_rewind(m, true), "property");
+	check(sd_bus_message_read(m, "ss", &interface, &property), "property");
+	if (at < n_rules)
+		answer = strchr(rules[at], '=') + 1;
+	unit = at < n_rules ? strndup(rules[at] + 6, strcspn(rules[at] + 6, "=")) : strdup("");
+	if (strcmp(property, "StatusText") == 0)
+		answer = find_rule("status", unit);
+	if (strcmp(property, "NRestarts") == 0) {
+		answer = find_rule("restarts", unit);
+		check(sd_bus_reply_method_return(m, "v", "u", answer ? atoi(answer) : 0), "number");
+	} else {
+		check(sd_bus_reply_method_return(m, "v", "s", answer ? answer : ""), "state");
+	}
+	free(unit);
+}
+
+static void append_units(sd_bus_message *reply)
+{
+	check(sd_bus_message_open_container(reply, 'a', "(ssssssouso)"), "units");
+	for (int i = 0; i < n_rules; i++) {
+		const char *equals = strchr(rules[i], '=');
+		char *unit;
+
+		if (strncmp(rules[i], "state:", 6) != 0)
+			continue;
+		unit = strndup(rules[i] + 6, (size_t) (equals - rules[i] - 6));
+		check(sd_bus_message_append(reply, "(ssssssouso)", unit, "", "loaded", equals + 1,
+		                            "", "", "/unit", 0, "", "/"), unit);
+		free(unit);
+	}
+	check(sd_bus_message_close_container(reply), "units");
+}
+
+static void answer_reverted(sd_bus_message *m)
+{
+	const char *unit, *path;
+
+	check(sd_bus_message_enter_container(m, 'a', "s"), "units");
+	check(sd_bus_message_read_basic(m, 's', &unit), "unit");
+	path = find_rule("reverted", unit);
+	if (path)
+		check(sd_bus_reply_method_return(m, "a(sss)", 1, "unlink", path, ""), "reverted");
+	else
+		check(sd_bus_reply_method_return(m, "a(sss)", 0), "reverted");
 }
 
 static void answer_with(sd_bus_message *m, void (*append)(sd_bus_message *reply))
@@ -187,12 +237,18 @@ static int answer(sd_bus_message *m, const char *member, const char *text)
 		return 1;
 	if ((with = find_rule("error", member)))
 		return sd_bus_reply_method_errorf(m, "org.nbd_export.Error.Failed", "%s", with);
+	if ((with = find_rule("busy", member)))
+		return sd_bus_reply_method_errorf(m, "System.Error.EBUSY", "%s", with);
 	if ((with = find_rule("answer", member)))
 		return sd_bus_reply_method_return(m, "s", with);
 	if (strcmp(member, "GetAll") == 0)
 		answer_with(m, append_properties);
 	else if (strcmp(member, "ListClients") == 0)
 		answer_with(m, append_clients);
+	else if (strcmp(member, "ListUnitsByPatterns") == 0)
+		answer_with(m, append_units);
+	else if (strcmp(member, "RevertUnitFiles") == 0)
+		answer_reverted(m);
 	else if (strcmp(member, "Get") == 0)
 		answer_state(m);
 	else if (strcmp(member, "LoadUnit") == 0)

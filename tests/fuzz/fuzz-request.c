@@ -41,8 +41,9 @@ static void require_payload(const struct request *req, enum nbd_mode mode)
 static void require_replies(const struct request *req, enum nbd_mode mode)
 {
 	char sentence[300];
-	uint8_t *room = malloc(REPLY_ERROR_MAX);
+	uint8_t *room = malloc(REPLY_HEADER_MAX);
 	uint64_t cookie = htobe64(req->cookie);
+	struct span text;
 	size_t len;
 
 	if (!room)
@@ -50,8 +51,9 @@ static void require_replies(const struct request *req, enum nbd_mode mode)
 	memset(sentence, 0xc3, sizeof sentence - 1);
 	sentence[req->offset % sizeof sentence] = '\0';
 	sentence[sizeof sentence - 1] = '\0';
-	len = put_final(room, mode, req, nbd_error_of((int) (req->length & 0x7f)), sentence);
-	REQUIRE(len <= REPLY_ERROR_MAX);
+	len = put_final(room, mode, req, nbd_error_of((int) (req->length & 0x7f)), sentence, &text);
+	REQUIRE(len <= REPLY_HEADER_MAX && text.len <= REPLY_ERROR_TEXT_MAX);
+	REQUIRE(text.len == 0 || text.at == (const uint8_t *) sentence);
 	REQUIRE(memcmp(room + 8, &cookie, sizeof cookie) == 0);
 	free(room);
 	if (mode == NBD_MODE_SIMPLE)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes corpus-NAME/ for each fuzz target: one good input per shape that a decoder knows.
 
-The files are checked in; run this again, in this folder, when a format changes.
+The files are checked in; run this again, in this folder, when a format changes.  Those of
+corpus-store are units of stores that the daemon has made, without the first 32 bytes.
 """
 import pathlib
 import struct
@@ -41,6 +42,12 @@ def record(kind, body=b""):
 def reserve(mode, peer, identity, *ids):
     return record(16, pack("IQBB", 9, 1, mode, 3) + text("H", peer) + text("H", identity)
                   + pack(f"H{len(ids)}I", len(ids), *ids))
+
+
+def established(method, subject=b"", fingerprint=b"", psk=b"", *names):
+    return record(2, pack("IQ", 9, 1) + text("H", b"TLS1.3") + text("H", b"TLS_AES_128_GCM_SHA256")
+                  + pack("B", method) + text("H", subject) + text("H", fingerprint)
+                  + text("H", psk) + pack("H", len(names)) + b"".join(text("H", n) for n in names))
 
 
 ALL_QUERIES = b"base:allocation", b"base:", b"qemu:", b"qemu:dirty-bitmap:", b"qemu:allocation-depth"
@@ -82,6 +89,19 @@ SEEDS = {
         "reserve-many": reserve(1, b"unix:pid=1,uid=0", b"", *range(64)),
         "handoff": record(17, pack("Q", 77)),
         "abandon": record(18, pack("Q", 77)),
+    },
+    "tls-channel": {
+        "hello": record(1, pack("BQ", 7, 1 << 31) + text("H", b"CN=server")),
+        "hello-psk": record(1, pack("BQH", 2, 0, 0)),
+        "anonymous": established(1),
+        "certificate": established(2, b"CN=alice,O=Example", b"0a" * 32, b"",
+                                   b"dns:a.example", b"email:a@b", b"uri:spiffe://a", b"ip:::1"),
+        "certificate-many": established(2, b"", b"f9" * 32, b"", *[b"dns:x"] * 64),
+        "key": established(3, b"", b"", b"bob"),
+        "failed": record(3, pack("II", 9, 19) + text("H", b"it showed none")),
+        "ended": record(4, pack("QI", 1, 14)),
+        "start": record(16, pack("IIB", 9, 10000, 2) + text("H", b"127.0.0.1:4711")),
+        "cancel": record(17, pack("I", 9)),
     },
 }
 

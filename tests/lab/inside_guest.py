@@ -4,100 +4,16 @@
 Not a test of its own on any other machine: it loads modules and removes disks.
 """
 
-import contextlib
 import pathlib
-import subprocess
+import struct
 import time
 
-import nbd
 import pytest
 
-EXPORTS = pathlib.Path("/etc/nbd-export/exports.d")
-MIB = 1 << 20
-PATIENCE = 60                               # all is emulated
+pytest.register_assert_rewrite("guest")
+from guest import EXPORTS, MIB, ask, connect, run, show, size_of, wait_for  # noqa: E402
 
-
-def run(*words, timeout=PATIENCE):
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True,
-                          errors="replace", timeout=timeout, check=False)
-    assert done.returncode == 0, f"{words}: {done.stderr or done.stdout}\n{journal()}"
-    return done.stdout.strip()
-
-
-def journal(lines=30):
-    return subprocess.run(["journalctl", "--no-pager", "--output=short-monotonic",
-                           f"--lines={lines}"], capture_output=True, text=True, timeout=PATIENCE,
-                          check=False).stdout
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"no {what}\n{journal()}"
-        time.sleep(0.1)
-    return result
-
-
-def show(unit, name):
-    return run("systemctl", "show", "--value", f"--property={name}", unit)
-
-
-def state(unit):
-    return show(unit, "ActiveState")
-
-
-def size_of(label):
-    return int(run("nbdinfo", "--size", f"nbd://localhost/{label}"))
-
-
-def connect(label):
-    handle = nbd.NBD()
-    handle.connect_uri(f"nbd://localhost/{label}")
-    return handle
-
-
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as opened:
-        yield opened
-
-
-@pytest.fixture
-def export(stack):
-    """export(label, device, more): as an administrator adds one by hand."""
-
-    def add(label, device, more="", start=True):
-        EXPORTS.mkdir(parents=True, exist_ok=True)
-        (EXPORTS / f"{label}.conf").write_text(f"[Export]\nDevice={device}\n{more}\n")
-        stack.callback(remove, label)
-        run("systemctl", "daemon-reload")
-        if start:
-            run("systemctl", "start", f"nbd-export@{label}.socket")
-        run("systemctl", "reload-or-restart", "nbd-negotiator.service")
-
-    def remove(label):
-        run("systemctl", "stop", f"nbd-export@{label}.socket", f"nbd-export@{label}.service")
-        (EXPORTS / f"{label}.conf").unlink()
-        run("systemctl", "daemon-reload")
-
-    return add
-
-
-@pytest.fixture
-def loop(stack):
-    """loop(size): a loop device on a new file, with its unit active."""
-
-    def make(size=64 * MIB):
-        path = pathlib.Path(f"/var/tmp/{time.monotonic_ns()}")
-        with path.open("wb") as backing:
-            backing.truncate(size)
-        stack.callback(path.unlink)
-        device = run("losetup", "--find", "--show", path)
-        stack.callback(run, "losetup", "--detach", device)
-        run("udevadm", "settle")
-        return device
-
-    return make
+pytest_plugins = ["guest"]
 
 
 def test_a_loop_device_is_bound_to_its_unit_and_served(export, loop):
@@ -116,12 +32,9 @@ def test_locked_memory_is_not_limited(export, loop):
     assert line.split()[3] == "unlimited"
 
 
-def test_a_dm_device_is_served(export, loop, stack):
-    device = loop()
-    run("dmsetup", "create", "test-1", "--table", f"0 {64 * MIB // 512} linear {device} 0")
-    stack.callback(run, "dmsetup", "remove", "test-1")
-    run("udevadm", "settle")
-    export("dm", "/dev/mapper/test-1")
+def test_a_dm_device_is_served(export, linear):
+    path, device = linear("test-1")
+    export("dm", path)
     handle = connect("dm")
     handle.pwrite(b"x" * 4096, 8192)
     handle.flush()
@@ -143,36 +56,24 @@ def test_nbd_client_has_a_file_system_on_it(export, loop, stack):
         "--verify=crc32c", "--do_verify=1", "--end_fsync=1")
 
 
-# Disks that come and go -----------------------------------------------------------
-
-
-def test_a_disk_that_appears_late_goes_and_comes_back(export, stack):
-    def unload():
-        run("udevadm", "settle")
-        run("modprobe", "-r", "scsi_debug")
-
-    stack.callback(unload)                  # after the export has gone
-    export("late", "/dev/sda", start=False)
-    assert state("nbd-export@late.socket") == "inactive"
-
-    run("modprobe", "scsi_debug", "dev_size_mb=32")
-    wait_for(lambda: state("nbd-export@late.socket") == "active", "socket for the new disk")
-    assert size_of("late") == 32 * MIB
-
-    handle = connect("late")
-    handle.pwrite(b"y" * 4096, 0)
-    pathlib.Path("/sys/block/sda/device/delete").write_text("1")
-    wait_for(lambda: state("nbd-export@late.socket") == "inactive", "end of the socket")
-    wait_for(lambda: state("nbd-export@late.service") in ("inactive", "failed"),
-             "end of the service")
-    with pytest.raises(nbd.Error):
-        for _ in range(3):
-            handle.pread(4096, 0)
-
-    host = next(pathlib.Path("/sys/bus/pseudo/drivers/scsi_debug/adapter0").glob("host*")).name
-    pathlib.Path(f"/sys/class/scsi_host/{host}/scan").write_text("- - -")
-    wait_for(lambda: state("nbd-export@late.socket") == "active", "socket for the disk's return")
-    assert size_of("late") == 32 * MIB
+def test_a_disk_whose_partition_is_mounted_is_refused_and_it_is_said_where(scsi, stack):
+    disk = scsi()
+    wait_for(lambda: pathlib.Path(disk.path).exists(), "disk")
+    with open(disk.path, "r+b", buffering=0) as whole:
+        table = struct.pack("<4B4BII", 0, 0, 2, 0, 0x83, 0, 0, 0, 2048, 32768)
+        whole.write(bytes(446) + table + bytes(48) + b"\x55\xaa")
+    run("blockdev", "--rereadpt", disk.path)
+    run("udevadm", "settle")
+    run("mkfs.ext4", "-q", f"{disk.path}1")
+    run("mount", f"{disk.path}1", "/mnt")
+    stack.callback(run, "umount", "/mnt")
+    done = ask("nbdctl", "add", "whole", disk.path)
+    assert done.returncode == 1 and "is in use: mounted at /mnt" in done.stderr
+    assert "whole.conf" not in run("ls", EXPORTS)
+    run("umount", "/mnt")
+    run("nbdctl", "add", "whole", disk.path)
+    run("nbdctl", "remove", "whole")
+    run("mount", f"{disk.path}1", "/mnt")
 
 
 # Limits of one unit, which its neighbour does not feel -----------------------------

@@ -5,7 +5,7 @@
     machine.run("systemctl", ...)   a command in it that must succeed; its output
     machine.ask(...)                the same, and it may fail: CompletedProcess
     machine.popen(...)              one that goes on
-    machine.write(path, text)       a file in it
+    machine.write(path, text)       a file in it; machine.read(path)
     machine.reboot()                powers it off and boots it again
     machine.end()
 """
@@ -42,6 +42,7 @@ class Machine:
         self.folder = pathlib.Path(folder)
         self.lab = None
         self.leader = None
+        self.children = []
         self.boot()
 
     def boot(self):
@@ -68,7 +69,8 @@ class Machine:
 
     def ask(self, *words, timeout=PATIENCE * 2, **kwargs):
         return subprocess.run(self.command(*words), capture_output=True, text=True,
-                              errors="replace", stdin=subprocess.DEVNULL, timeout=timeout, check=False, **kwargs)
+                              errors="replace", stdin=subprocess.DEVNULL, timeout=timeout,
+                              check=False, **kwargs)
 
     def run(self, *words, **kwargs):
         done = self.ask(*words, **kwargs)
@@ -77,16 +79,37 @@ class Machine:
         return done.stdout.strip()
 
     def popen(self, *words):
-        return subprocess.Popen(self.command(*words), stdin=subprocess.PIPE, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = subprocess.Popen(self.command(*words), stdin=subprocess.PIPE, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.children.append(child)
+        return child
+
+    def reap(self):
+        """Ends what still runs by its end of input: a machine waits at its own end for what is in
+        it, and who kills nsenter leaves behind what that has started."""
+        for child in self.children:
+            try:
+                if child.poll() is None:
+                    child.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
+        self.children = []
+
+    def path(self, path):
+        """Where a path of it is here, as far as it has mounted nothing there."""
+        return self.folder / "root" / str(path).lstrip("/")
+
+    def read(self, path):
+        return self.path(path).read_bytes()
 
     def write(self, path, text):
-        target = self.folder / "root" / str(path).lstrip("/")
+        target = self.path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
 
     def remove(self, path):
-        (self.folder / "root" / str(path).lstrip("/")).unlink()
+        self.path(path).unlink(missing_ok=True)
 
     # systemd
 
@@ -109,6 +132,7 @@ class Machine:
 
     def power_off(self):
         """As somebody who shuts the machine down; what was written stays."""
+        self.reap()
         self.ask("systemctl", "--no-block", "poweroff")
         assert self.lab.wait(60) == 0, self.log()
         self.lab.stdout.close()
@@ -121,6 +145,7 @@ class Machine:
     def end(self):
         if self.lab is None:
             return
+        self.reap()
         self.lab.terminate()
         try:
             self.lab.wait(60)

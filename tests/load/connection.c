@@ -3,10 +3,8 @@
 #include "connection.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "content.h"
 #include "report.h"
@@ -146,18 +144,16 @@ static void send_batch(struct connection *connection)
 {
 	while (connection_has_unsent(connection)) {
 		unsigned n = connection->n_iov - connection->iov_at;
-		struct msghdr message = {.msg_iov = connection->iov + connection->iov_at,
-		                         .msg_iovlen = n < IOV_MAX ? n : IOV_MAX};
-		ssize_t sent = sendmsg(connection->peer.fd, &message,
-		                       MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = stream_send(&connection->peer.stream,
+		                           connection->iov + connection->iov_at, n);
 
-		if (sent < 0 && errno == EINTR)
+		if (sent == -EINTR)
 			continue;
-		if (sent < 0 && errno == EAGAIN)
+		if (sent == -EAGAIN)
 			return;
 		if (sent < 0)
 			give_up("connection %u: cannot send: %s", connection->index,
-			        strerror(errno));
+			        strerror((int) -sent));
 		advance(connection, (size_t) sent);
 	}
 	connection->iov_at = connection->n_iov = 0;

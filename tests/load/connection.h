@@ -83,8 +83,8 @@ void connection_share(struct connection *connection, uint64_t n_requests);
 /* Fills the free slots and sends, unless the batch before is not out yet. */
 void connection_submit(struct connection *connection);
 
-/* Receives once, with these flags for recv(2), and takes what came. */
-void connection_receive(struct connection *connection, int flags);
+/* Receives once, waiting unless told, and takes what came. */
+void connection_receive(struct connection *connection, bool dontwait);
 
 static inline bool connection_has_unsent(const struct connection *connection)
 {

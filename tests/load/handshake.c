@@ -2,10 +2,7 @@
 /* The client's side of the handshake. */
 #include "handshake.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "report.h"
 
@@ -20,37 +17,7 @@ struct reply {
 	uint8_t payload[LARGEST_REPLY];
 };
 
-void send_all(int fd, const void *bytes, size_t n)
-{
-	while (n) {
-		ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
-
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			give_up("cannot send: %s", strerror(errno));
-		bytes = (const uint8_t *) bytes + sent;
-		n -= (size_t) sent;
-	}
-}
-
-void receive_all(int fd, void *bytes, size_t n)
-{
-	while (n) {
-		ssize_t got = recv(fd, bytes, n, MSG_WAITALL);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			give_up("cannot receive: %s", strerror(errno));
-		if (got == 0)
-			give_up("the server closed the connection");
-		bytes = (uint8_t *) bytes + got;
-		n -= (size_t) got;
-	}
-}
-
-static void send_option(int fd, enum option option, const uint8_t *payload, size_t n)
+static void send_option(struct stream *stream, enum option option, const uint8_t *payload, size_t n)
 {
 	uint8_t bytes[OPTION_HEADER + LARGEST_NAME + 64];
 
@@ -58,21 +25,21 @@ static void send_option(int fd, enum option option, const uint8_t *payload, size
 	put_be32(bytes + 8, option);
 	put_be32(bytes + 12, (uint32_t) n);
 	memcpy(bytes + OPTION_HEADER, payload, n);
-	send_all(fd, bytes, OPTION_HEADER + n);
+	stream_send_all(stream, bytes, OPTION_HEADER + n);
 }
 
-static void receive_reply(int fd, enum option option, struct reply *ret_reply)
+static void receive_reply(struct stream *stream, enum option option, struct reply *ret_reply)
 {
 	uint8_t header[REPLY_HEADER];
 
-	receive_all(fd, header, sizeof header);
+	stream_receive_all(stream, header, sizeof header);
 	if (get_be64(header) != OPTION_REPLY_MAGIC || get_be32(header + 8) != option)
 		give_up("the server's reply to option %d is none", option);
 	ret_reply->type = get_be32(header + 12);
 	ret_reply->n = get_be32(header + 16);
 	if (ret_reply->n > sizeof ret_reply->payload)
 		give_up("the server's reply to option %d has %u bytes", option, ret_reply->n);
-	receive_all(fd, ret_reply->payload, ret_reply->n);
+	stream_receive_all(stream, ret_reply->payload, ret_reply->n);
 	if (ret_reply->type & REP_ERROR_BIT)
 		give_up("the server refuses option %d with error %u%s%.*s", option,
 		        ret_reply->type & ~REP_ERROR_BIT, ret_reply->n ? ": " : "", (int) ret_reply->n,
@@ -80,12 +47,12 @@ static void receive_reply(int fd, enum option option, struct reply *ret_reply)
 }
 
 /* An option without payload that the server must acknowledge. */
-static void ask_for(int fd, enum option option)
+static void ask_for(struct stream *stream, enum option option)
 {
 	struct reply reply;
 
-	send_option(fd, option, (const uint8_t *) "", 0);
-	receive_reply(fd, option, &reply);
+	send_option(stream, option, (const uint8_t *) "", 0);
+	receive_reply(stream, option, &reply);
 	if (reply.type != REP_ACK)
 		give_up("the server answers option %d with %u", option, reply.type);
 }
@@ -111,9 +78,9 @@ static void ask_for_status(struct peer *peer, const char *name)
 	put_be32(payload + n, 1);
 	n += 4;
 	n += put_name(payload + n, BASE_ALLOCATION);
-	send_option(peer->fd, OPTION_SET_META_CONTEXT, payload, n);
+	send_option(&peer->stream, OPTION_SET_META_CONTEXT, payload, n);
 	for (;;) {
-		receive_reply(peer->fd, OPTION_SET_META_CONTEXT, &reply);
+		receive_reply(&peer->stream, OPTION_SET_META_CONTEXT, &reply);
 		if (reply.type == REP_ACK)
 			break;
 		if (reply.type == REP_META_CONTEXT && reply.n >= 4) {
@@ -146,9 +113,9 @@ static void go(struct peer *peer, const char *name)
 
 	put_be16(payload + n, 1);
 	put_be16(payload + n + 2, INFO_BLOCK_SIZE);
-	send_option(peer->fd, OPTION_GO, payload, n + 4);
+	send_option(&peer->stream, OPTION_GO, payload, n + 4);
 	for (;;) {
-		receive_reply(peer->fd, OPTION_GO, &reply);
+		receive_reply(&peer->stream, OPTION_GO, &reply);
 		if (reply.type == REP_ACK)
 			break;
 		if (reply.type == REP_INFO)
@@ -158,18 +125,18 @@ static void go(struct peer *peer, const char *name)
 		give_up("the server says nothing about the export");
 }
 
-static void greet(int fd)
+static void greet(struct stream *stream)
 {
 	uint8_t greeting[18];
 	uint8_t flags[4];
 
-	receive_all(fd, greeting, sizeof greeting);
+	stream_receive_all(stream, greeting, sizeof greeting);
 	if (get_be64(greeting) != GREETING_MAGIC || get_be64(greeting + 8) != OPTION_MAGIC)
 		give_up("this is no NBD server of the newstyle kind");
 	if (!(get_be16(greeting + 16) & 1u))
 		give_up("this server's newstyle is not the fixed one");
 	put_be32(flags, get_be16(greeting + 16) & FLAGS_FIXED_NO_ZEROES);
-	send_all(fd, flags, sizeof flags);
+	stream_send_all(stream, flags, sizeof flags);
 }
 
 void peer_open(const struct address *address, const struct settings *settings, bool want_status,
@@ -177,12 +144,16 @@ void peer_open(const struct address *address, const struct settings *settings, b
 {
 	struct peer peer = {.mode = settings->mode, .min_block = 1, .max_block = LARGEST_PAYLOAD};
 
-	peer.fd = address_connect(address, settings->socket_buffer);
-	greet(peer.fd);
+	peer.stream.fd = address_connect(address, settings->socket_buffer);
+	greet(&peer.stream);
+	if (settings->tls) {
+		ask_for(&peer.stream, OPTION_STARTTLS);
+		stream_start_tls(&peer.stream, settings->tls);
+	}
 	if (peer.mode == MODE_STRUCTURED)
-		ask_for(peer.fd, OPTION_STRUCTURED_REPLY);
+		ask_for(&peer.stream, OPTION_STRUCTURED_REPLY);
 	if (peer.mode == MODE_EXTENDED)
-		ask_for(peer.fd, OPTION_EXTENDED_HEADERS);
+		ask_for(&peer.stream, OPTION_EXTENDED_HEADERS);
 	if (want_status)
 		ask_for_status(&peer, settings->export_name);
 	go(&peer, settings->export_name);
@@ -194,7 +165,6 @@ void peer_close(struct peer *peer)
 	uint8_t request[LARGEST_HEADER];
 	size_t n = put_request(request, peer->mode, COMMAND_DISC, 0, 0, 0, 0);
 
-	(void) !send(peer->fd, request, n, MSG_NOSIGNAL);
-	close(peer->fd);
-	peer->fd = -1;
+	(void) stream_send(&peer->stream, &(struct iovec) {request, n}, 1);
+	stream_close(&peer->stream);
 }

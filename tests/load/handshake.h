@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The client's side of the handshake: fixed newstyle, up to the reply to GO.  A server that
+ * The client's side of the handshake: fixed newstyle, TLS if asked for, up to the reply to GO.  A server that
  * refuses or breaks the protocol ends the program.
  */
 #pragma once
@@ -11,9 +11,10 @@
 #include "address.h"
 #include "protocol.h"
 #include "settings.h"
+#include "stream.h"
 
 struct peer {
-	int fd;                         /* blocking; the caller's to close */
+	struct stream stream;           /* blocking; closed by peer_close() */
 	enum mode mode;
 	uint64_t size;
 	uint16_t flags;
@@ -27,7 +28,3 @@ void peer_open(const struct address *address, const struct settings *settings, b
 
 /* DISC and close. */
 void peer_close(struct peer *peer);
-
-/* Sends or receives all of n bytes, or gives up. */
-void send_all(int fd, const void *bytes, size_t n);
-void receive_all(int fd, void *bytes, size_t n);

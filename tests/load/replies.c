@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "content.h"
 #include "report.h"
@@ -254,20 +253,31 @@ static void take_bytes(struct connection *connection, const uint8_t *at, size_t 
 	}
 }
 
-void connection_receive(struct connection *connection, int flags)
+static ssize_t receive(struct connection *connection, bool dontwait)
 {
 	struct load *load = connection->load;
-	ssize_t got = recv(connection->peer.fd, load->received, RECEIVE_SIZE, flags);
+	ssize_t got = stream_receive(&connection->peer.stream, load->received, RECEIVE_SIZE,
+	                             dontwait);
 
-	if (got < 0 && (errno == EINTR || (errno == EAGAIN && flags & MSG_DONTWAIT)))
-		return;
-	if (got < 0 && errno == EAGAIN)
+	if (got == -EAGAIN && !dontwait)
 		give_up("connection %u: no reply for a minute", connection->index);
-	if (got < 0)
-		give_up("connection %u: cannot receive: %s", connection->index, strerror(errno));
+	if (got < 0 && got != -EINTR && got != -EAGAIN)
+		give_up("connection %u: cannot receive: %s", connection->index,
+		        strerror((int) -got));
 	if (got == 0)
 		give_up("connection %u: the server closed it with %" PRIu64 " requests in flight",
 		        connection->index, load->settings->depth - connection->n_free);
-	load->now = now_ns();
-	take_bytes(connection, load->received, (size_t) got);
+	return got;
+}
+
+void connection_receive(struct connection *connection, bool dontwait)
+{
+	struct load *load = connection->load;
+	ssize_t got = receive(connection, dontwait);
+
+	while (got > 0) {
+		load->now = now_ns();
+		take_bytes(connection, load->received, (size_t) got);
+		got = stream_has_more(&connection->peer.stream) ? receive(connection, true) : 0;
+	}
 }

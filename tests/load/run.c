@@ -67,7 +67,7 @@ static void watch(struct run *run, struct connection *connection, int operation)
 
 	if (connection_has_unsent(connection))
 		event.events |= EPOLLOUT;
-	if (epoll_ctl(run->epoll, operation, connection->peer.fd, &event))
+	if (epoll_ctl(run->epoll, operation, connection->peer.stream.fd, &event))
 		give_up("epoll: %s", strerror(errno));
 }
 
@@ -116,9 +116,9 @@ static void start_all(struct run *run)
 }
 
 /* Receives once and keeps the connection busy. */
-static void pump(struct run *run, struct connection *connection, int flags)
+static void pump(struct run *run, struct connection *connection, bool dontwait)
 {
-	connection_receive(connection, flags);
+	connection_receive(connection, dontwait);
 	if (run->load.now >= run->deadline)
 		run->load.stopping = true;
 	connection_submit(connection);
@@ -131,15 +131,15 @@ static void loop_single(struct run *run)
 	struct connection *connection = &run->connections[0];
 
 	while (run->n_open) {
-		struct pollfd poll_fd = {.fd = connection->peer.fd, .events = POLLIN | POLLOUT};
+		struct pollfd poll_fd = {.fd = connection->peer.stream.fd, .events = POLLIN | POLLOUT};
 
 		if (!connection_has_unsent(connection)) {
-			pump(run, connection, 0);
+			pump(run, connection, false);
 			continue;
 		}
 		if (poll(&poll_fd, 1, PATIENCE_MS) == 0)
 			give_up("no reply for a minute");
-		pump(run, connection, MSG_DONTWAIT);
+		pump(run, connection, true);
 	}
 }
 
@@ -158,7 +158,7 @@ static void loop_many(struct run *run)
 			struct connection *connection = events[i].data.ptr;
 			bool was_unsent = connection_has_unsent(connection);
 
-			pump(run, connection, MSG_DONTWAIT);
+			pump(run, connection, true);
 			if (was_unsent != connection_has_unsent(connection))
 				watch(run, connection, EPOLL_CTL_MOD);
 		}

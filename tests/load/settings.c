@@ -35,6 +35,8 @@ static const struct row rows[] = {
 	{"size", VERB_NULL, VERB_NULL, KIND_COUNT, FIELD(size), INT64_MAX, NULL,
 	 "BYTES of the export"},
 	{"export", CLIENTS, 0, KIND_TEXT, FIELD(export_name), 0, NULL, "NAME (default: empty)"},
+	{"tls", CLIENTS, 0, KIND_TEXT, FIELD(tls), 0, NULL,
+	 "x509 (shows and verifies no certificate), or psk:FILE of USER:HEX-KEY"},
 	{"mode", CLIENTS, 0, KIND_CHOICE, FIELD(mode), 0, "simple|structured|extended",
 	 "replies to negotiate (default: structured)"},
 	{"op", VERB_RUN, VERB_RUN, KIND_CHOICE, FIELD(operation), 0, "read|write|mix",

@@ -39,7 +39,7 @@ static void receive_chunk(struct pass *pass, struct chunk *ret_chunk)
 	bool extended = pass->peer.mode == MODE_EXTENDED;
 	uint8_t header[LARGEST_HEADER];
 
-	receive_all(pass->peer.fd, header, extended ? EXTENDED_CHUNK_SIZE : CHUNK_SIZE);
+	stream_receive_all(&pass->peer.stream, header, extended ? EXTENDED_CHUNK_SIZE : CHUNK_SIZE);
 	uint64_t n = extended ? get_be64(header + 24) : get_be32(header + 16);
 
 	if (get_be32(header) != (extended ? EXTENDED_CHUNK_MAGIC : CHUNK_MAGIC) ||
@@ -53,7 +53,7 @@ static void receive_chunk(struct pass *pass, struct chunk *ret_chunk)
 		pass->payload = allocate(1, n);
 		pass->n_payload = n;
 	}
-	receive_all(pass->peer.fd, pass->payload, n);
+	stream_receive_all(&pass->peer.stream, pass->payload, n);
 }
 
 static void add_extent(struct pass *pass, uint64_t length, uint64_t kind)
@@ -95,7 +95,7 @@ static void ask(struct pass *pass)
 	if (!extended && length > LARGEST_QUESTION)
 		length = LARGEST_QUESTION;
 	pass->n_requests += 1;
-	send_all(pass->peer.fd, request,
+	stream_send_all(&pass->peer.stream, request,
 	         put_request(request, pass->peer.mode, COMMAND_BLOCK_STATUS, 0, pass->n_requests,
 	                     pass->offset, length));
 	do {

@@ -68,7 +68,7 @@ int run_idle(const struct settings *settings)
 	fflush(stdout);
 	wait_for_end_of_input();
 	for (uint64_t i = 0; i < settings->connections; i++) {
-		struct pollfd fd = {.fd = peers[i].fd, .events = POLLIN};
+		struct pollfd fd = {.fd = peers[i].stream.fd, .events = POLLIN};
 
 		n_lost += poll(&fd, 1, 0) != 0;
 		peer_close(&peers[i]);

@@ -16,6 +16,7 @@ struct bench {
 	struct catalogue_entry entries[2];
 	struct catalogue catalogue;
 	struct offer offer;
+	struct offer *now;              /* what the export offers; NULL: `offer` */
 	struct refusal refusal;         /* the export's answer to everything, if it has a reason */
 	uint8_t outbox[OUTBOX_SIZE];
 	unsigned n_flushes;
@@ -59,6 +60,14 @@ static void bench_reset(struct bench *b, enum nbd_mode mode)
 	};
 }
 
+static void offer_bitmaps(struct bench *b)
+{
+	b->offer.contexts[2] = (struct offered_context) { 3, span_of("qemu:dirty-bitmap:a") };
+	b->offer.contexts[3] = (struct offered_context) { 7, span_of("qemu:dirty-bitmap:ab") };
+	b->offer.terms.n_contexts = 4;
+	b->offer.n_contexts = 4;
+}
+
 /* Reads the replies that are in the outbox; EXPORT_NAME's answer has no header. */
 static void take_replies(struct bench *b)
 {
@@ -82,7 +91,7 @@ static void play_offer(struct bench *b)
 	if (b->refusal.reason)
 		b->n.now.refusal = b->refusal;
 	else
-		b->n.now.offer = &b->offer;
+		b->n.now.offer = b->now ? b->now : &b->offer;
 }
 
 static void play_grant(struct bench *b)
@@ -135,6 +144,12 @@ static uint32_t last_type(const struct bench *b)
 	'-', 'd', 'e', 'p', 't', 'h'
 #define BASE U32(5), 'b', 'a', 's', 'e', ':'
 #define QEMU U32(5), 'q', 'e', 'm', 'u', ':'
+#define BITMAPS U32(18), 'q', 'e', 'm', 'u', ':', 'd', 'i', 'r', 't', 'y', '-', 'b', 'i', 't', \
+	'm', 'a', 'p', ':'
+#define BITMAP_A U32(19), 'q', 'e', 'm', 'u', ':', 'd', 'i', 'r', 't', 'y', '-', 'b', 'i', 't', \
+	'm', 'a', 'p', ':', 'a'
+#define BITMAP_B U32(20), 'q', 'e', 'm', 'u', ':', 'd', 'i', 'r', 't', 'y', '-', 'b', 'i', 't', \
+	'm', 'a', 'p', ':', 'a', 'b'
 #define NO_BYTES NULL, 0
 
 struct turn {
@@ -458,6 +473,78 @@ TEST(contexts_that_went_away_since_are_refused_and_forgotten)
 	CHECK_EQ("", last_type(&b), (uint32_t) NBD_REP_ERR_PLATFORM);
 	CHECK_EQ("", b.n_reserves, 0);
 	CHECK_EQ("without them", ask(&b, NBD_OPT_GO, go, sizeof go), NEXT_HANDOFF);
+}
+
+/* After a restart of the export its numbers begin anew, and may be other bitmaps'. */
+TEST(contexts_that_have_another_name_now_are_refused_and_forgotten)
+{
+	static const uint8_t set[] = { DB, U32(2), ALLOCATION, BITMAP_A }, go[] = { DB, U16(0) };
+	struct bench b;
+	struct offer after;
+
+	for (unsigned same = 0; same < 2; same++) {
+		bench_reset(&b, STRUCTURED);
+		offer_bitmaps(&b);
+		after = b.offer;
+		(void) ask(&b, NBD_OPT_SET_META_CONTEXT, set, sizeof set);
+		CHECK_EQ("", b.n.chosen.n, 2);
+		if (!same)
+			after.contexts[2].name = span_of("qemu:dirty-bitmap:c");
+		b.now = &after;
+		CHECK_EQ("", ask(&b, NBD_OPT_GO, go, sizeof go), same ? NEXT_HANDOFF : NEXT_OPTION);
+		CHECK_EQ("", b.n_reserves, same);
+		CHECK_EQ("", b.n.chosen.n, same ? 2 : 0);
+		if (!same)
+			CHECK_EQ("", last_type(&b), (uint32_t) NBD_REP_ERR_PLATFORM);
+		forget_contexts(&b.n);
+		CHECK_EQ("the reference is given back", b.offer.n_refs, 1);
+	}
+}
+
+/* Ids as after some have come and gone. */
+TEST(bitmaps_are_listed_by_their_kind_and_selected_by_their_names)
+{
+	enum { LIST = NBD_OPT_LIST_META_CONTEXT, SET = NBD_OPT_SET_META_CONTEXT };
+	static const uint8_t nothing[] = { DB, U32(0) };
+	static const uint8_t qemu[] = { DB, U32(1), QEMU };
+	static const uint8_t kind[] = { DB, U32(1), BITMAPS };
+	static const uint8_t one[] = { DB, U32(1), BITMAP_B };
+	static const uint8_t several[] = { DB, U32(3), BITMAP_B, ALLOCATION, BITMAP_A };
+	static const uint8_t kinds[] = { DB, U32(4), BITMAP_A, QEMU, BITMAPS, BITMAP_A };
+	static const struct {
+		const char *what;
+		uint32_t option;
+		const uint8_t *payload;
+		size_t len;
+		unsigned n_answers, n_chosen;
+		uint32_t chosen[4];
+	} cases[] = {
+		{ "LIST, nothing", LIST, nothing, sizeof nothing, 5, 0, { 0 } },
+		{ "LIST, qemu:", LIST, qemu, sizeof qemu, 4, 0, { 0 } },
+		{ "LIST, the kind", LIST, kind, sizeof kind, 3, 0, { 0 } },
+		{ "LIST, one", LIST, one, sizeof one, 2, 0, { 0 } },
+		{ "LIST, all at once", LIST, kinds, sizeof kinds, 4, 0, { 0 } },
+		{ "SET, nothing", SET, nothing, sizeof nothing, 1, 0, { 0 } },
+		{ "SET, qemu:", SET, qemu, sizeof qemu, 1, 0, { 0 } },
+		{ "SET, an empty name", SET, kind, sizeof kind, 1, 0, { 0 } },
+		{ "SET, one", SET, one, sizeof one, 2, 1, { 7 } },
+		{ "SET, several", SET, several, sizeof several, 4, 3, { 0, 3, 7 } },
+		{ "SET, with wildcards", SET, kinds, sizeof kinds, 2, 1, { 3 } },
+	};
+	struct bench b;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		bench_reset(&b, STRUCTURED);
+		offer_bitmaps(&b);
+		CHECK_EQ(cases[i].what, ask(&b, cases[i].option, cases[i].payload, cases[i].len),
+		         NEXT_OPTION);
+		CHECK_EQ(cases[i].what, last_type(&b), ACK);
+		CHECK_EQ(cases[i].what, b.n_answers, cases[i].n_answers);
+		CHECK_EQ(cases[i].what, b.n.chosen.n, cases[i].n_chosen);
+		for (unsigned k = 0; k < cases[i].n_chosen; k++)
+			CHECK_EQ(cases[i].what, b.n.chosen.ids[k], cases[i].chosen[k]);
+		forget_contexts(&b.n);
+	}
 }
 
 /* "other" lets 192.0.2.0/24 read and nobody else anything. */

@@ -52,7 +52,7 @@ TEST(every_key_is_read)
 				   "Shared = yes\n"
 				   "Default = yes\n"
 				   "Memory = 48M\n"
-				   "MaxConnections = 65535\n"
+				   "MaxConnections = 65472\n"
 				   "Threads = 1\n"
 				   "Engine = io_uring\n"
 				   "Allow = 10.0.0.0/8 [2001:db8::]/32:read local\n"
@@ -69,7 +69,7 @@ TEST(every_key_is_read)
 	CHECK_STR("description", got.description, "for people");
 	CHECK(got.read_only && !got.direct && got.shared && got.is_default);
 	CHECK_EQ("memory", got.memory, 48u << 20);
-	CHECK_EQ("connections", got.max_connections, 65535);
+	CHECK_EQ("connections", got.max_connections, EXPORT_CONNECTIONS_MAX);
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_URING);
 	CHECK_STR("rules", got.allow, "10.0.0.0/8 [2001:db8::]/32:read local");
 	CHECK_EQ("connections of a source", got.max_per_source, 3);
@@ -94,8 +94,8 @@ static const struct {
 	{ DEVICE "Memory=1M\n", ":3: Memory=1M: less than 48 MiB, what one client may need" },
 	{ DEVICE "Memory=50331647\n",
 	  ":3: Memory=50331647: less than 48 MiB, what one client may need" },
-	{ DEVICE "MaxConnections=0\n", ":3: MaxConnections=0: not between 1 and 65535" },
-	{ DEVICE "MaxConnections=65536\n", ":3: MaxConnections=65536: not between 1 and 65535" },
+	{ DEVICE "MaxConnections=0\n", ":3: MaxConnections=0: not between 1 and 65472" },
+	{ DEVICE "MaxConnections=65473\n", ":3: MaxConnections=65473: not between 1 and 65472" },
 	{ DEVICE "Threads=0\n", ":3: Threads=0: not between 1 and 64" },
 	{ DEVICE "Threads=65\n", ":3: Threads=65: not between 1 and 64" },
 	{ DEVICE "Engine=magic\n", ":3: Engine=magic: neither auto nor io_uring nor threads" },
@@ -105,8 +105,8 @@ static const struct {
 			     "machine" },
 	{ DEVICE "Allow=local 10.0.0.0/8:all\n", ":3: Allow=local 10.0.0.0/8:all: "
 	  "10.0.0.0/8:all: \"all\" is no right; write :read or :write" },
-	{ DEVICE "MaxConnectionsPerSource=65536\n",
-	  ":3: MaxConnectionsPerSource=65536: not between 0 (no limit) and 65535" },
+	{ DEVICE "MaxConnectionsPerSource=65473\n",
+	  ":3: MaxConnectionsPerSource=65473: not between 0 (no limit) and 65472" },
 	{ DEVICE "IdleTimeout=5s\n", ":3: IdleTimeout=5s: not a number" },
 	{ DEVICE "StartAtBoot=maybe\n", ":3: StartAtBoot=maybe: write yes or no" },
 	{ DEVICE "Bitmaps=x\n", ":3: Bitmaps=: not a key of this section" },
@@ -294,11 +294,18 @@ TEST(an_empty_folder_is_no_failure_and_a_missing_one_is)
 	scratch_end(&s);
 }
 
+#define BITMAPS_AS_USUAL \
+	.bitmap_granularity = BITMAP_GRANULARITY_DEFAULT, \
+	.bitmap_region = BITMAP_REGION_DEFAULT, \
+	.bitmap_arm_limit = BITMAP_ARM_LIMIT_DEFAULT, \
+	.bitmap_cold = BITMAP_COLD_DEFAULT
+
 static const struct export_settings plain = {
 	.label = (char *) "web1",
 	.device = (char *) "/dev/sdx",
 	.direct = true,
 	.max_connections = 256, .threads = 1,
+	BITMAPS_AS_USUAL,
 };
 
 TEST(what_is_written_reads_back)
@@ -310,6 +317,7 @@ TEST(what_is_written_reads_back)
 		.is_default = true, .memory = 100663297, .max_connections = 1, .threads = 2,
 		.engine = EXPORT_ENGINE_THREADS, .allow = (char *) "any:read ::1",
 		.max_per_source = 7, .idle_timeout = 60, .start_at_boot = true,
+		BITMAPS_AS_USUAL,
 	};
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };

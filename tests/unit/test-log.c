@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -159,4 +160,53 @@ TEST(every_event_has_a_name_and_an_id_of_its_own)
 			CHECK(strcmp(event_kind(other)->id, kind->id) != 0);
 		}
 	}
+}
+
+/* A pipe that nobody reads. */
+static int fill(int fd)
+{
+	static const char rubbish[4096];
+	int n = 0;
+
+	while (write(fd, rubbish, sizeof rubbish) > 0)
+		n++;
+	return n;
+}
+
+static void drain(int fd, int pages)
+{
+	char page[4096];
+
+	while (pages-- > 0)
+		(void) !read(fd, page, sizeof page);
+}
+
+static void *log_in_a_thread(void *nothing)
+{
+	for (int i = 0; i < 1000; i++)
+		log_info("nobody reads this");
+	return nothing;
+}
+
+TEST(who_does_not_read_the_log_holds_up_nobody_and_hears_how_much_was_lost)
+{
+	char got[4096];
+	pthread_t thread;
+	int pages;
+
+	log_start("nbd-export", LOG_INFO);
+	capture_start();
+	pages = fill(STDERR_FILENO);
+	for (int i = 0; i < 1000; i++)
+		log_info("nobody reads this");
+	CHECK_EQ("", pthread_create(&thread, NULL, log_in_a_thread, NULL), 0);
+	CHECK_EQ("", pthread_join(thread, NULL), 0);
+	drain(pipe_out, pages);
+	log_info("here again");
+	log_info("as before");
+	capture_end(got, sizeof got);
+	CHECK_STR("", got,
+	          "nbd-export: warning: 2000 messages were lost: the log did not take them\n"
+	          "nbd-export: here again\n"
+	          "nbd-export: as before\n");
 }

@@ -131,6 +131,27 @@ TEST(a_letter_posted_while_another_is_opened_comes_next_time)
 	mailbox_deinit(&box);
 }
 
+TEST(a_letter_that_only_says_look_is_in_the_box_once)
+{
+	struct note notes[2] = {
+		{ .letter.open = on_note, .number = 1 }, { .letter.open = on_note, .number = 2 },
+	};
+
+	start();
+	for (unsigned round = 1; round <= 3; round++) {
+		n_read = 0;
+		mailbox_post_once(&box, &notes[0].letter);
+		mailbox_post_once(&box, &notes[0].letter);
+		mailbox_post(&box, &notes[1].letter);
+		mailbox_post_once(&box, &notes[0].letter);
+		mailbox_empty(&box);
+		CHECK_EQ("opened", n_read, 2);
+		CHECK_EQ("first", order_read[0], 1);
+		CHECK(!is_readable(0));
+	}
+	mailbox_deinit(&box);
+}
+
 TEST(a_letter_may_be_gone_once_it_is_opened)
 {
 	start();

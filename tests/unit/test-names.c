@@ -46,6 +46,8 @@ TEST(reasons_keep_their_words)
 		"none", "export-unknown", "export-gone", "offer-stale", "no-slot", "start-failed",
 		"start-slow", "shutdown", "protocol", "deadline", "limit", "token-unknown",
 		"stalled", "peer-gone", "disconnect", "device", "kicked", "no-access",
+		"tls-handshake-failed", "tls-untrusted", "tls-timeout", "tls-cut", "tls-broken",
+		"tls-unavailable", "tls-required",
 	};
 
 	CHECK_EQ("", N_REASONS, ARRAY_LEN(words));

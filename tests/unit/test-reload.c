@@ -14,7 +14,7 @@ static struct export_settings some(void)
 static void check(const char *where, const struct export_settings *new, const char *want)
 {
 	const struct export_settings old = some();
-	char text[128];
+	char text[256];
 
 	reload_name_fixed(&old, new, text, sizeof text);
 	CHECK_STR(where, text, want);
@@ -53,6 +53,19 @@ TEST(what_needs_a_restart_is_named)
 	s.memory = 1u << 30;
 	s.engine = EXPORT_ENGINE_THREADS;
 	check("all", &s, "Device=, ReadOnly=, Direct=, Shared=, Memory=, Threads=, Engine=");
+}
+
+TEST(bitmaps_come_and_go_by_nbdctl_and_otherwise_with_a_restart)
+{
+	struct export_settings s = some();
+
+	s.bitmaps = (char *) "daily";
+	s.bitmap_store = (char *) "/srv/bitmaps";
+	s.bitmap_granularity = s.bitmap_region = 1;
+	s.bitmap_arm_limit = s.bitmap_cold = 1;
+	s.on_bitmap_error = EXPORT_WRITES_STOP;
+	check("all", &s, "Bitmap=, BitmapStore=, BitmapGranularity=, BitmapRegion=, BitmapArmLimit=, "
+	      "BitmapCold=, OnBitmapError=");
 }
 
 TEST(memory_that_is_given_as_it_was_by_default_is_the_same)

@@ -10,8 +10,9 @@
 #define COOKIE 0x1122334455667788ull
 #define OFFSET 0x0102030405060708ull
 
-static const struct request req = { .cookie = COOKIE, .offset = OFFSET, .length = 4096 };
-static uint8_t at[REPLY_ERROR_MAX + 1];
+static const struct request req = { .type = NBD_CMD_WRITE, .cookie = COOKIE, .offset = OFFSET,
+                                    .length = 4096 };
+static uint8_t at[REPLY_HEADER_MAX + REPLY_ERROR_TEXT_MAX];
 
 #define STRUCTURED(flags, type, length) \
 	U32(0x668e33efu), U16(flags), U16(type), U64(COOKIE), U32(length)
@@ -68,19 +69,40 @@ TEST(block_status)
 	       BYTES(U64(1ull << 40), U64(3)));
 }
 
+/* As it goes out: the header, and what follows it. */
+static size_t put_whole(enum nbd_mode mode, const struct request *r, enum nbd_error error,
+                        const char *sentence)
+{
+	struct span text = { .len = 99 };
+	size_t len = put_final(at, mode, r, error, sentence, &text);
+
+	CHECK(len <= REPLY_HEADER_MAX && text.len <= REPLY_ERROR_TEXT_MAX);
+	CHECK(text.len == 0 || text.at == (const uint8_t *) sentence);
+	if (text.len)
+		memcpy(at + len, text.at, text.len);
+	return len + text.len;
+}
+
 TEST(final_words)
 {
-	expect("simple", put_final(at, NBD_MODE_SIMPLE, &req, NBD_SUCCESS, NULL),
+	static const struct request read = { .type = NBD_CMD_READ, .cookie = COOKIE,
+	                                     .offset = OFFSET };
+
+	expect("simple", put_whole(NBD_MODE_SIMPLE, &req, NBD_SUCCESS, NULL),
 	       BYTES(U32(0x67446698), U32(0), U64(COOKIE)));
-	expect("simple error", put_final(at, NBD_MODE_SIMPLE, &req, NBD_EPERM, "unheard"),
+	expect("simple error", put_whole(NBD_MODE_SIMPLE, &req, NBD_EPERM, "unheard"),
 	       BYTES(U32(0x67446698), U32(1), U64(COOKIE)));
-	expect("structured", put_final(at, NBD_MODE_STRUCTURED, &req, NBD_SUCCESS, NULL),
+	expect("structured", put_whole(NBD_MODE_STRUCTURED, &req, NBD_SUCCESS, "unheard"),
 	       BYTES(U32(0x67446698), U32(0), U64(COOKIE)));
-	expect("structured error", put_final(at, NBD_MODE_STRUCTURED, &req, NBD_EINVAL, "no"),
+	expect("structured read", put_whole(NBD_MODE_STRUCTURED, &read, NBD_SUCCESS, NULL),
+	       BYTES(STRUCTURED(1, 0, 0)));
+	expect("structured error", put_whole(NBD_MODE_STRUCTURED, &req, NBD_EINVAL, "no"),
 	       BYTES(STRUCTURED(1, 0x8001, 8), U32(22), U16(2), 'n', 'o'));
-	expect("extended", put_final(at, NBD_MODE_EXTENDED, &req, NBD_SUCCESS, NULL),
+	expect("structured read error", put_whole(NBD_MODE_STRUCTURED, &read, NBD_EIO, NULL),
+	       BYTES(STRUCTURED(1, 0x8001, 6), U32(5), U16(0)));
+	expect("extended", put_whole(NBD_MODE_EXTENDED, &req, NBD_SUCCESS, NULL),
 	       BYTES(EXTENDED(1, 0, 0)));
-	expect("extended error", put_final(at, NBD_MODE_EXTENDED, &req, NBD_ENOTSUP, NULL),
+	expect("extended error", put_whole(NBD_MODE_EXTENDED, &req, NBD_ENOTSUP, NULL),
 	       BYTES(EXTENDED(1, 0x8001, 6), U32(95), U16(0)));
 }
 
@@ -92,14 +114,12 @@ TEST(long_sentences_are_cut_between_characters)
 
 	for (size_t i = 0; i + 3 < sizeof sentence; i += 3)
 		memcpy(sentence + i, "\xe2\x82\xac", 3);
-	at[REPLY_ERROR_MAX] = 0x5a;
-	len = put_final(at, NBD_MODE_EXTENDED, &req, NBD_EIO, sentence);
+	len = put_whole(NBD_MODE_EXTENDED, &req, NBD_EIO, sentence);
 	CHECK_EQ("", len, NBD_EXTENDED_CHUNK_SIZE + 6 + 198);
 	CHECK_EQ("", at[len - 1], 0xac);
 	memset(sentence, 'x', sizeof sentence - 1);
-	len = put_final(at, NBD_MODE_EXTENDED, &req, NBD_EIO, sentence);
-	CHECK_EQ("", len, REPLY_ERROR_MAX);
-	CHECK_EQ("untouched", at[REPLY_ERROR_MAX], 0x5a);
+	len = put_whole(NBD_MODE_EXTENDED, &req, NBD_EIO, sentence);
+	CHECK_EQ("", len, NBD_EXTENDED_CHUNK_SIZE + 6 + REPLY_ERROR_TEXT_MAX);
 }
 
 TEST(errnos_have_their_numbers_on_the_wire)

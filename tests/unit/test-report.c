@@ -22,6 +22,8 @@ static const struct {
 	{ { .n_clients = 1, .stuck_seconds = 17, .flush_failed = true },
 	  "1 client, 0 bytes read, 0 bytes written; the device has not answered for 17 s; "
 	  "FLUSH and FUA fail, since a flush failed" },
+	{ { .settings_kept = true },
+	  "no clients, 0 bytes read, 0 bytes written; its file is bad, older settings hold" },
 };
 
 TEST(every_state_has_its_sentence)
@@ -37,12 +39,13 @@ TEST(every_state_has_its_sentence)
 TEST(the_longest_sentence_fits)
 {
 	const struct report report = { STATE_DRAINED, UINT32_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX,
-	                               true };
+	                               true, true };
 	char text[REPORT_SIZE];
 
 	report_format(&report, text, sizeof text);
 	CHECK(strlen(text) < sizeof text - 1);
 	CHECK(strstr(text, "a flush failed") != NULL);
+	CHECK(strstr(text, "older settings hold") != NULL);
 }
 
 TEST(states_have_words)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "ctl/catalogue.h"
+#include "ctl/files.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl/bitmap-purge.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/attr.h"
+#include "base/export-settings.h"
+#include "base/paths.h"
+#include "base/state-folder.h"
+
+int bitmap_file_of(const struct places *p, const char *label, char ret[PATH_MAX],
+                   struct failure *why)
+{
+	AUTO_FREE char *file = places_file(p, label);
+	struct export_settings s = { 0 };
+	struct failure bad_file = { 0 };
+	char folder[PATH_MAX];
+	int r;
+
+	if (!file)
+		return fail(why, ENOMEM, "cannot look for the bitmaps of %s", label);
+	if (export_settings_read(file, &s, &bad_file) == 0 && *s.bitmap_store) {
+		(void) snprintf(ret, PATH_MAX, "%s", s.bitmap_store);
+		export_settings_clear(&s);
+		return 0;
+	}
+	export_settings_clear(&s);
+	r = state_folder(label, folder, sizeof folder);
+	if (r == 0 && snprintf(ret, PATH_MAX, "%s/" BITMAPS_FILE, folder) >= PATH_MAX)
+		r = -ENAMETOOLONG;
+	return r < 0 ? fail(why, -r, "cannot look for the bitmaps of %s", label) : 0;
+}
+
+bool bitmap_file_is_there(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+int bitmap_file_remove(const char *path, const char *label, struct failure *why)
+{
+	char own[PATH_MAX];
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		return fail(why, errno, "cannot remove the bitmaps of %s, %s", label, path);
+	if (state_folder(label, own, sizeof own) == 0 && strncmp(path, own, strlen(own)) == 0)
+		(void) rmdir(own);
+	return 0;
+}

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drain and Resume in quick turns, and a drain that is broken off."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+
+import pytest
+from conftest import MIB, wait_until
+from nbdchannel import GONE, REASON
+from nbdwire import PATIENCE
+from test_channel import client_over, connect, serves
+from test_control import INTERFACE, OBJECT, Failed, half_a_write, start  # noqa: F401
+
+ERROR = 3
+
+
+def padded(data, to=8):
+    return data + bytes(-len(data) % to)
+
+
+def header_field(code, kind, text):
+    signature = bytes([len(kind)]) + kind.encode() + b"\0"
+    if kind == "g":
+        value = bytes([len(text)]) + text.encode() + b"\0"
+    else:
+        value = struct.pack("<I", len(text)) + text.encode() + b"\0"
+    return bytes([code]) + signature + value
+
+
+def call(serial, member):
+    """A method call without arguments, in D-Bus's own bytes."""
+    fields = b""
+    for field in (header_field(1, "o", OBJECT), header_field(2, "s", INTERFACE),
+                  header_field(3, "s", member)):
+        fields = padded(fields) + field
+    start_of = struct.pack("<cBBBIII", b"l", 1, 0, 1, 0, serial, len(fields))
+    return padded(start_of + fields)
+
+
+class Pipelined:
+    """A connection to the control socket that does not wait for its answers."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(path))
+        uid = str(os.geteuid()).encode().hex()
+        self.sock.sendall(b"\0AUTH EXTERNAL " + uid.encode() +
+                          b"\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
+        self.file = self.sock.makefile("rb")
+        assert self.file.readline().startswith(b"OK ")
+        self.file.readline()
+        self.serial = 0
+
+    def send(self, *members):
+        messages = []
+        for member in members:
+            self.serial += 1
+            messages.append(call(self.serial, member))
+        self.sock.sendall(b"".join(messages))
+
+    def receive(self, n=1):
+        """`n` answers: what each is of, as D-Bus counts, and its bytes."""
+        answers = []
+        for _ in range(n):
+            head = self.file.read(16)
+            assert len(head) == 16, "the export hung up"
+            body, _, fields = struct.unpack("<4xIII", head)
+            rest = self.file.read(len(padded(bytes(fields))) + body)
+            answers.append((head[1], rest))
+        return answers
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def pipelined():
+    with contextlib.ExitStack() as stack:
+        yield lambda export: stack.enter_context(contextlib.closing(
+            Pipelined(export.control.path)))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_drain_and_resume_in_quick_turns_never_hang_the_export(
+        start, pipelined, threads):  # noqa: F811
+    export = start(Threads=threads)
+    os.sched_setaffinity(export.child.pid, {min(os.sched_getaffinity(0))})
+    calls = pipelined(export)
+    for _ in range(1500):
+        calls.send("Drain", "Resume", "Drain", "Resume")
+        calls.receive(4)
+    assert export.control.get("State") == "serving"
+    serves(export)
+    export.control("Drain")
+    assert export.control.get("State") == "drained"
+
+
+def drain_in_background(export):
+    """Begins a drain that cannot end yet; .join() returns what became of the call."""
+    said = []
+
+    def run():
+        try:
+            export.control("Drain")
+            said.append("drained")
+        except Failed as e:
+            said.append(str(e))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: export.control.get("State") == "draining", "draining")
+
+    def join():
+        thread.join(PATIENCE)
+        assert said, "the call of Drain was not answered"
+        return said[0]
+
+    return join
+
+
+def test_resume_breaks_a_drain_off_and_cuts_nobody(start):  # noqa: F811
+    export = start()
+    ours = connect(export)
+    slow, grant = ours.client()
+    client = client_over(slow)
+    data = os.urandom(MIB)
+    client.write(0, data)
+    cookies = [client.send_read(0, MIB) for _ in range(8)]  # and takes no reply yet
+    ended = drain_in_background(export)
+    ours.refused("shutdown")
+    export.control("Resume")
+    assert "before it was drained" in ended()
+    assert export.control.get("State") == "serving"
+    for cookie in cookies:
+        assert client.wait(cookie).check().data == data
+    client.write(4096, b"on" * 2048)
+    assert client.read(4096, 4096) == b"on" * 2048
+    assert "resumed by" in export.log
+    export.control("Drain")
+    ours.expect(GONE, connection=grant.connection, reason=REASON["shutdown"])
+    export.control("Resume")
+    serves(export)
+
+
+def test_half_a_write_goes_on_after_a_drain_that_was_broken_off(start):  # noqa: F811
+    export = start(Threads=2)
+    ours = connect(export)
+    sock, _ = ours.client()
+    client = client_over(sock)
+    half_a_write(client)
+    ended = drain_in_background(export)
+    export.control("Resume")
+    assert "before it was drained" in ended()
+    sock.sendall(b"z" * (MIB + 32 - 400000))
+    assert client.wait_any().error == 0
+    assert client.read(MIB - 512, 512) == b"z" * 512
+
+
+def test_a_drain_can_be_broken_off_and_begun_again(start):  # noqa: F811
+    export = start()
+    ours = connect(export)
+    sock, grant = ours.client()
+    half_a_write(client_over(sock))
+    for _ in range(3):
+        ended = drain_in_background(export)
+        export.control("Resume")
+        assert "before it was drained" in ended()
+    ended = drain_in_background(export)
+    sock.close()
+    assert ended() == "drained"
+    ours.expect(GONE, connection=grant.connection)
+    assert export.control.get("State") == "drained"
+
+
+def test_root_may_make_more_calls_than_others_can_have_waiting(start, pipelined):  # noqa: F811
+    export = start()
+    sock, _ = connect(export).client()
+    half_a_write(client_over(sock))
+    calls = pipelined(export)
+    calls.send(*["Drain"] * 80)
+    wait_until(lambda: export.control.get("State") == "draining", "draining")
+    sock.close()
+    answers = calls.receive(80)
+    assert not [answer for kind, answer in answers if kind == ERROR]
+
+
+def test_a_drain_only_if_idle_is_refused_while_there_is_a_client_or_one_about_to_be(start):
+    export = start()
+    ours = connect(export)
+    grant = ours.granted()                          # somebody who is about to come in
+    with pytest.raises(Failed, match="it has 1 client"):
+        export.control("DrainIdle")
+    client = client_over(ours.hand_over(grant.token))
+    with pytest.raises(Failed, match="it has 1 client"):
+        export.control("DrainIdle")
+    client.read(0, 512)
+    assert export.control.get("State") == "serving"
+    client.sock.close()
+    ours.expect(GONE)
+    export.control("DrainIdle")
+    assert export.control.get("State") == "drained"
+    ours.refused("shutdown")
