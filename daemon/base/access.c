@@ -27,8 +27,8 @@ static const struct {
 	const char *word;
 	uint8_t rights;
 } rights[] = {
-	{ "read", ACCESS_READ },
-	{ "write", ACCESS_READ | ACCESS_WRITE },
+	{ "read", ACCESS_LIST | ACCESS_READ },
+	{ "write", ACCESS_LIST | ACCESS_READ | ACCESS_WRITE },
 };
 
 static const struct {
@@ -81,7 +81,7 @@ static bool split(struct parts *p)
 static int parse_right(const struct parts *p, struct access_rule *rule, struct failure *why)
 {
 	if (!p->right) {
-		rule->rights = ACCESS_READ | ACCESS_WRITE;
+		rule->rights = ACCESS_LIST | ACCESS_READ | ACCESS_WRITE;
 		return 0;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(rights); i++) {

@@ -27,6 +27,7 @@
 
 #define ACCESS_READ (1u << 0)
 #define ACCESS_WRITE (1u << 1)
+#define ACCESS_LIST (1u << 2)          /* who may read is told of it, too */
 
 /* Where nothing is said: this machine alone. */
 #define ACCESS_DEFAULT "local 127.0.0.0/8 ::1"

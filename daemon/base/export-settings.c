@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/access.h"
+#include "base/identity.h"
 #include "base/settings.h"
 #include "base/text.h"
 
@@ -188,7 +189,9 @@ int export_engine_parse(const char *value, void *into, struct failure *why)
 }
 
 #define ROW(key, parse, member) \
-	{ "Export", key, parse, offsetof(struct export_settings, member) }
+	{ "Export", key, parse, offsetof(struct export_settings, member), false }
+#define ROW_MANY(key, parse, member) \
+	{ "Export", key, parse, offsetof(struct export_settings, member), true }
 
 static const struct setting keys[] = {
 	ROW("Name", parse_name, name),
@@ -203,6 +206,8 @@ static const struct setting keys[] = {
 	ROW("Threads", parse_threads, threads),
 	ROW("Engine", export_engine_parse, engine),
 	ROW("Allow", setting_access, allow),
+	ROW("TLS", setting_tls_policy, tls),
+	ROW_MANY("Identity", setting_identity, identity),
 	ROW("MaxConnectionsPerSource", parse_max_per_source, max_per_source),
 	ROW("IdleTimeout", setting_u32, idle_timeout),
 	ROW("StartAtBoot", setting_bool, start_at_boot),
@@ -222,6 +227,7 @@ void export_settings_clear(struct export_settings *s)
 	free(s->device);
 	free(s->description);
 	free(s->allow);
+	free(s->identity);
 	free(s->bitmaps);
 	free(s->bitmap_store);
 	*s = (struct export_settings) { 0 };
@@ -230,7 +236,8 @@ void export_settings_clear(struct export_settings *s)
 /* Strings that were not given. */
 static int fill_in(const char *path, struct export_settings *s, struct failure *why)
 {
-	char **empty[] = { &s->description, &s->allow, &s->bitmaps, &s->bitmap_store };
+	char **empty[] = { &s->description, &s->allow, &s->identity, &s->bitmaps,
+	                   &s->bitmap_store };
 	bool good = s->name || (s->name = strdup(s->label));
 
 	for (size_t i = 0; good && i < ARRAY_LEN(empty); i++)
@@ -254,6 +261,8 @@ int export_settings_read(const char *path, struct export_settings *ret, struct f
 		return fail_while(why, "%.300s: Memory=", path);
 	if (check_bitmap_sizes(&s, why) < 0)
 		return fail_while(why, "%.300s: BitmapRegion=", path);
+	if (identities_check(s.identity, s.tls, why) < 0)
+		return fail_while(why, "%.300s: Identity=", path);
 	r = fill_in(path, &s, why);
 	if (r < 0)
 		return r;
@@ -346,6 +355,8 @@ static int check_settings(const struct export_settings *s, struct failure *why)
 		return fail_while(why, "MaxConnections=");
 	if (check_max_per_source(s->max_per_source, why) < 0)
 		return fail_while(why, "MaxConnectionsPerSource=");
+	if (identities_check(s->identity, s->tls, why) < 0)
+		return fail_while(why, "Identity=");
 	return check_bitmaps(s, why);
 }
 
@@ -359,6 +370,17 @@ static void print_number(FILE *out, const char *key, uint64_t value, uint64_t no
 {
 	if (value != normally)
 		(void) fprintf(out, "%s=%llu\n", key, (unsigned long long) value);
+}
+
+/* A key that is a list has a line for each. */
+static void print_lines(FILE *out, const char *key, const char *lines)
+{
+	for (const char *at = lines; at && *at; at += strspn(at, "\n")) {
+		size_t len = strcspn(at, "\n");
+
+		(void) fprintf(out, "%s=%.*s\n", key, (int) len, at);
+		at += len;
+	}
 }
 
 static void print_bitmaps(FILE *out, const struct export_settings *s)
@@ -395,6 +417,9 @@ static void print_settings(FILE *out, const struct export_settings *s)
 		(void) fprintf(out, "Engine=%s\n", engine_names[s->engine]);
 	if (s->allow && s->allow[0])
 		(void) fprintf(out, "Allow=%s\n", s->allow);
+	if (s->tls != defaults.tls)
+		(void) fprintf(out, "TLS=%s\n", tls_policy_word(s->tls));
+	print_lines(out, "Identity", s->identity);
 	print_number(out, "MaxConnectionsPerSource", s->max_per_source, defaults.max_per_source);
 	print_number(out, "IdleTimeout", s->idle_timeout, defaults.idle_timeout);
 	print_bool(out, "StartAtBoot", s->start_at_boot, defaults.start_at_boot);

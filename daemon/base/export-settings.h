@@ -13,6 +13,7 @@
 
 #include "base/bitmap-settings.h"
 #include "base/failure.h"
+#include "base/tls-settings.h"
 
 #define EXPORT_LABEL_MAX 64u            /* bytes; a label is also a unit's instance */
 #define EXPORT_NAME_MAX 4096u           /* bytes; proto.md, "string" limits */
@@ -50,6 +51,9 @@ struct export_settings {
 	uint32_t threads;               /* Threads=: request loops, 1 */
 	enum export_engine engine;      /* Engine=: auto, io_uring or threads */
 	char *allow;                    /* Allow=: rules, see base/access.h; "" if not given */
+	enum tls_policy tls;            /* TLS=: what negotiator.conf says */
+	char *identity;                 /* Identity=: a rule each line, see base/identity.h; "" if not
+	                                 * given */
 	uint32_t max_per_source;        /* MaxConnectionsPerSource=: 0, as many as fit */
 	uint32_t idle_timeout;          /* IdleTimeout=: seconds without clients; 0, never */
 	bool start_at_boot;             /* StartAtBoot=: no, with the first client */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/access.h"
+#include "base/identity.h"
 #include "base/settings.h"
 
 #define CLIENTS_MAX 1000000u
@@ -13,6 +14,7 @@
 #define SECONDS_MAX 3600u
 
 static const struct negotiator_settings defaults = {
+	.tls = TLS_POLICY_OFF,
 	.max_clients = 10000,
 	.max_handshakes = 1024,
 	.max_handshakes_per_source = 256,
@@ -51,10 +53,15 @@ static int parse_seconds(const char *value, void *u32, struct failure *why)
 }
 
 #define ROW(key, parse, member) \
-	{ "Negotiator", key, parse, offsetof(struct negotiator_settings, member) }
+	{ "Negotiator", key, parse, offsetof(struct negotiator_settings, member), false }
+#define ROW_MANY(key, parse, member) \
+	{ "Negotiator", key, parse, offsetof(struct negotiator_settings, member), true }
 
 static const struct setting keys[] = {
 	ROW("Allow", setting_access, allow),
+	ROW("TLS", setting_tls_policy, tls),
+	ROW("ClientCertificate", setting_client_certificate, client_certificate),
+	ROW_MANY("Identity", setting_identity, identity),
 	ROW("MaxClients", parse_clients, max_clients),
 	ROW("MaxClientsPerSource", parse_clients_per_source, max_clients_per_source),
 	ROW("MaxHandshakes", parse_handshakes, max_handshakes),
@@ -66,6 +73,7 @@ static const struct setting keys[] = {
 void negotiator_settings_clear(struct negotiator_settings *s)
 {
 	free(s->allow);
+	free(s->identity);
 	*s = (struct negotiator_settings) { 0 };
 }
 
@@ -75,7 +83,9 @@ static int finish(struct negotiator_settings *s, struct negotiator_settings *ret
 {
 	if (!s->allow)
 		s->allow = strdup("");
-	if (!s->allow)
+	if (!s->identity)
+		s->identity = strdup("");
+	if (!s->allow || !s->identity)
 		return fail(why, ENOMEM, "cannot keep the settings");
 	*ret = *s;
 	*s = (struct negotiator_settings) { 0 };

@@ -8,9 +8,13 @@
 #include <stdint.h>
 
 #include "base/failure.h"
+#include "base/tls-settings.h"
 
 struct negotiator_settings {
 	char *allow;                    /* Allow=: for exports without their own; "" if not given */
+	char *identity;                 /* Identity=: likewise, a rule each line */
+	enum tls_policy tls;            /* TLS=: off */
+	enum client_certificate client_certificate;     /* ClientCertificate= */
 	uint32_t max_clients;           /* MaxClients=: 10000, being served, by all exports */
 	uint32_t max_clients_per_source;        /* MaxClientsPerSource=: 0, as many as fit */
 	uint32_t max_handshakes;        /* MaxHandshakes=: 1024 */

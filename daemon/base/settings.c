@@ -99,7 +99,7 @@ static int read_value(struct reader *in, size_t row, const char *value, struct f
 	char shown[VALUE_SHOWN + 4];
 	int r;
 
-	if (in->seen & 1ull << row)
+	if (in->seen & 1ull << row && !s->many)
 		return refuse(in, why, "", s->key, "= is given twice");
 	in->seen |= 1ull << row;
 

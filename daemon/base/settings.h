@@ -6,10 +6,12 @@
  * Why our own reader: Debian 12's inih gives handlers no line numbers and cuts
  * lines at 200 bytes, and an export's name alone may have 4096.
  *
- * A file is read whole or not at all: unknown sections and keys, keys given twice
- * and values that do not parse are errors that carry the file and the line.
+ * A file is read whole or not at all: unknown sections and keys, keys given twice (but for
+ * those that are lists, a line each) and values that do not parse are errors that carry the file and the line.
  */
 #pragma once
+
+#include <stdbool.h>
 
 #include "base/failure.h"
 
@@ -22,6 +24,7 @@ struct setting {
 	const char *key;
 	int (*parse)(const char *value, void *into, struct failure *why);
 	size_t offset;          /* of the member inside the structure that is filled */
+	bool many;              /* it may be given several times: `parse` adds to what is there */
 };
 
 /*

@@ -23,7 +23,8 @@ static int describe_stray(struct export_state *e, struct export_settings *s)
 	s->device = copy(e->running.device);
 	s->description = copy(e->running.description);
 	s->allow = copy(NULL);
-	if (!s->name || !s->device || !s->description || !s->allow)
+	s->identity = copy(NULL);
+	if (!s->name || !s->device || !s->description || !s->allow || !s->identity)
 		return -ENOMEM;
 	free(e->reason);
 	if (asprintf(&e->reason, "%s, but has no file any more: write it again, or nbdctl remove %s",

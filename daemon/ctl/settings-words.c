@@ -11,7 +11,7 @@
 
 #define VALUE_SHOWN 80u
 
-enum kind { TEXT, BOOLEAN, NUMBER, SIZE, ENGINE, ON_BITMAP_ERROR };
+enum kind { TEXT, LINES, BOOLEAN, NUMBER, SIZE, ENGINE, TLS, ON_BITMAP_ERROR };
 
 #define ROW(key, kind, member, restart) \
 	{ key, kind, offsetof(struct export_settings, member), restart }
@@ -34,6 +34,8 @@ static const struct key {
 	ROW("Threads", NUMBER, threads, true),
 	ROW("Engine", ENGINE, engine, true),
 	ROW("Allow", TEXT, allow, false),
+	ROW("TLS", TLS, tls, false),
+	ROW("Identity", LINES, identity, false),
 	ROW("MaxConnectionsPerSource", NUMBER, max_per_source, false),
 	ROW("IdleTimeout", NUMBER, idle_timeout, false),
 	ROW("StartAtBoot", BOOLEAN, start_at_boot, false),
@@ -79,6 +81,7 @@ static bool same(const struct export_settings *a, const struct export_settings *
 
 	switch (key->kind) {
 	case TEXT:
+	case LINES:
 		return strcmp(text_of(a, key), text_of(b, key)) == 0;
 	case BOOLEAN:
 		return *(const bool *) of_a == *(const bool *) of_b;
@@ -88,11 +91,28 @@ static bool same(const struct export_settings *a, const struct export_settings *
 		return *(const uint64_t *) of_a == *(const uint64_t *) of_b;
 	case ENGINE:
 		return *(const enum export_engine *) of_a == *(const enum export_engine *) of_b;
+	case TLS:
+		return *(const enum tls_policy *) of_a == *(const enum tls_policy *) of_b;
 	case ON_BITMAP_ERROR:
 		break;
 	}
 	return *(const enum export_on_bitmap_error *) of_a ==
 	       *(const enum export_on_bitmap_error *) of_b;
+}
+
+/* "one, another" */
+static void lines_word(const char *lines, char *ret, size_t size)
+{
+	char text[VALUE_SHOWN];
+	size_t len = 0;
+
+	for (; *lines && len < sizeof text - 2; lines++) {
+		text[len++] = *lines == '\n' ? ',' : *lines;
+		if (*lines == '\n')
+			text[len++] = ' ';
+	}
+	text[len] = '\0';
+	printable(span_of(text), VALUE_SHOWN, ret, size);
 }
 
 static void word(const struct export_settings *s, const struct key *key, char *ret, size_t size)
@@ -102,6 +122,12 @@ static void word(const struct export_settings *s, const struct key *key, char *r
 	switch (key->kind) {
 	case TEXT:
 		printable(span_of(text_of(s, key)), VALUE_SHOWN, ret, size);
+		break;
+	case LINES:
+		lines_word(text_of(s, key), ret, size);
+		break;
+	case TLS:
+		(void) snprintf(ret, size, "%s", tls_policy_word(*(const enum tls_policy *) value));
 		break;
 	case BOOLEAN:
 		(void) snprintf(ret, size, "%s", *(const bool *) value ? "yes" : "no");

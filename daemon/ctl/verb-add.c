@@ -14,6 +14,7 @@
 
 #include "base/access.h"
 #include "base/attr.h"
+#include "base/identity.h"
 #include "base/log.h"
 #include "base/paths.h"
 #include "base/settings.h"
@@ -97,6 +98,12 @@ static const struct verb_option options[] = {
 	  "local or any; may be given several times, the first that\n"
 	  "matches counts (what negotiator.conf says, or else this\n"
 	  "machine alone)\n" },
+	{ 0, "tls", "off|allow|require", setting_tls_policy, SETTING(tls),
+	  "whether clients may, or have to, use TLS (what negotiator.conf\n"
+	  "says)\n" },
+	{ 0, "identity", "RULE", setting_identity, SETTING(identity),
+	  "who gets in by TLS: \"read dns:*.example.org\", \"write psk:a\";\n"
+	  "may be given several times, the first that matches counts\n" },
 	{ 0, "start-at-boot", NULL, option_flag, SETTING(start_at_boot),
 	  "start with the machine, not with the first client\n" },
 	{ 0, "idle-timeout", "SECONDS", setting_u32, SETTING(idle_timeout),
@@ -184,6 +191,8 @@ static int complete(struct add_options *o, struct failure *why)
 		r = keep(&s->description, "", why);
 	if (r == 0)
 		r = keep(&s->allow, "", why);
+	if (r == 0)
+		r = keep(&s->identity, "", why);
 	if (r == 0)
 		r = keep(&s->bitmaps, "", why);
 	return r < 0 ? r : keep(&s->bitmap_store, "", why);

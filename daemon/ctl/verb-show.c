@@ -19,7 +19,7 @@
 
 enum {
 	LABEL, NAME, DESCRIPTION, DEVICE, FILE_PATH, STATE, REASON, SINCE,
-	READ_ONLY, SHARED, DIRECT, DEFAULT, ALLOW, START_AT_BOOT, IDLE_TIMEOUT,
+	READ_ONLY, SHARED, DIRECT, DEFAULT, ALLOW, TLS, IDENTITY, START_AT_BOOT, IDLE_TIMEOUT,
 	MAX_CONNECTIONS, MAX_PER_SOURCE, ENGINE, THREADS, MEMORY,
 	SIZE, SECTOR, PHYSICAL_BLOCK, OPTIMAL_IO, ROTATIONAL, CAN_DISCARD,
 	WRITE_CACHE, DURABILITY, FLUSH_FAILED, STUCK_SINCE,
@@ -43,6 +43,8 @@ static const struct column columns[] = {
 	[DIRECT] = { "DIRECT", COLUMN_BOOL, false, "O_DIRECT; of a running one what is so now" },
 	[DEFAULT] = { "DEFAULT", COLUMN_BOOL, false, "answers to the empty name" },
 	[ALLOW] = { "ALLOW", COLUMN_TEXT, false, "the setting; -: negotiator.conf's" },
+	[TLS] = { "TLS", COLUMN_TEXT, false, "off, allow, require; -: negotiator.conf's" },
+	[IDENTITY] = { "IDENTITY", COLUMN_LIST, false, "rules; none: negotiator.conf's" },
 	[START_AT_BOOT] = { "START-AT-BOOT", COLUMN_BOOL, false, "the setting" },
 	[IDLE_TIMEOUT] = { "IDLE-TIMEOUT", COLUMN_NUMBER, false, "seconds; 0: never" },
 	[MAX_CONNECTIONS] = { "MAX-CONNECTIONS", COLUMN_NUMBER, false, "clients at a time" },
@@ -151,6 +153,8 @@ static void add_settings(struct table *t, const struct export_settings *s)
 	table_set_bool(t, DIRECT, s->direct);
 	table_set_bool(t, DEFAULT, s->is_default);
 	set_words(t, ALLOW, s->allow);
+	set_words(t, TLS, tls_policy_word(s->tls));
+	table_set_list(t, IDENTITY, s->identity);
 	table_set_bool(t, START_AT_BOOT, s->start_at_boot);
 	table_set_number(t, IDLE_TIMEOUT, s->idle_timeout);
 	table_set_number(t, MAX_CONNECTIONS, s->max_connections);

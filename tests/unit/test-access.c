@@ -6,8 +6,8 @@
 #include "base/access.h"
 
 #define NONE 0
-#define READ ACCESS_READ
-#define BOTH (ACCESS_READ | ACCESS_WRITE)
+#define READ (ACCESS_LIST | ACCESS_READ)
+#define BOTH (ACCESS_LIST | ACCESS_READ | ACCESS_WRITE)
 
 /* Peers as format_peer() writes them. */
 static const struct {

@@ -33,6 +33,8 @@ TEST(defaults_hold_where_nothing_is_said)
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_AUTO);
 	CHECK_EQ("connections", got.max_connections, 256);
 	CHECK_STR("rules", got.allow, "");
+	CHECK_EQ("TLS", got.tls, TLS_POLICY_UNSET);
+	CHECK_STR("identities", got.identity, "");
 	CHECK_EQ("connections of a source", got.max_per_source, 0);
 	CHECK_EQ("idle", got.idle_timeout, 0);
 	CHECK(!got.start_at_boot);
@@ -56,6 +58,9 @@ TEST(every_key_is_read)
 				   "Threads = 1\n"
 				   "Engine = io_uring\n"
 				   "Allow = 10.0.0.0/8 [2001:db8::]/32:read local\n"
+				   "TLS = require\n"
+				   "Identity = read dn:CN=a b,O=Example\n"
+				   "Identity = write psk:backup\n"
 				   "MaxConnectionsPerSource = 3\n"
 				   "IdleTimeout = 300\n"
 				   "StartAtBoot = yes\n";
@@ -72,6 +77,8 @@ TEST(every_key_is_read)
 	CHECK_EQ("connections", got.max_connections, EXPORT_CONNECTIONS_MAX);
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_URING);
 	CHECK_STR("rules", got.allow, "10.0.0.0/8 [2001:db8::]/32:read local");
+	CHECK_EQ("TLS", got.tls, TLS_POLICY_REQUIRE);
+	CHECK_STR("identities", got.identity, "read dn:CN=a b,O=Example\nwrite psk:backup");
 	CHECK_EQ("connections of a source", got.max_per_source, 3);
 	CHECK_EQ("idle", got.idle_timeout, 300);
 	CHECK(got.start_at_boot);
@@ -105,6 +112,12 @@ static const struct {
 			     "machine" },
 	{ DEVICE "Allow=local 10.0.0.0/8:all\n", ":3: Allow=local 10.0.0.0/8:all: "
 	  "10.0.0.0/8:all: \"all\" is no right; write :read or :write" },
+	{ DEVICE "TLS=yes\n", ":3: TLS=yes: write off, allow or require" },
+	{ DEVICE "TLS=\n", ":3: TLS=: write off, allow or require" },
+	{ DEVICE "Identity=read dns:a\nIdentity=read\n", ":4: Identity=read: write dn:, dns:, "
+	  "email:, uri:, ip:, fingerprint: or psk: and a name, or any" },
+	{ DEVICE "Identity=read any\nTLS=off\n",
+	  ": Identity=: with TLS=off nobody can say who it is" },
 	{ DEVICE "MaxConnectionsPerSource=65473\n",
 	  ":3: MaxConnectionsPerSource=65473: not between 0 (no limit) and 65472" },
 	{ DEVICE "IdleTimeout=5s\n", ":3: IdleTimeout=5s: not a number" },

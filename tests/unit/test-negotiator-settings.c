@@ -18,6 +18,9 @@ static int read_text(struct scratch *s, const char *text, struct negotiator_sett
 static void check_defaults(const struct negotiator_settings *s)
 {
 	CHECK_STR("rules", s->allow, "");
+	CHECK_STR("identities", s->identity, "");
+	CHECK_EQ("TLS", s->tls, TLS_POLICY_OFF);
+	CHECK_EQ("certificates", s->client_certificate, CLIENT_CERTIFICATE_UNSET);
 	CHECK_EQ("", s->max_clients, 10000);
 	CHECK_EQ("", s->max_clients_per_source, 0);
 	CHECK_EQ("", s->max_handshakes, 1024);
@@ -50,9 +53,13 @@ TEST(every_key_is_read)
 
 	CHECK_EQ("", read_text(&s, SECTION "Allow=any:read\nMaxClients=1\nMaxClientsPerSource=2\n"
 	                       "MaxHandshakes=3\nMaxHandshakesPerSource=4\nHandshakeTimeout=5\n"
-	                       "StartTimeout=6\n", &got, &why), 0);
+	                       "StartTimeout=6\nTLS=allow\nClientCertificate=optional\n"
+	                       "Identity=read any\nIdentity=write ip:192.0.2.0/24\n", &got, &why), 0);
 	CHECK_STR("why", why.text, "");
 	CHECK_STR("rules", got.allow, "any:read");
+	CHECK_STR("identities", got.identity, "read any\nwrite ip:192.0.2.0/24");
+	CHECK_EQ("TLS", got.tls, TLS_POLICY_ALLOW);
+	CHECK_EQ("certificates", got.client_certificate, CLIENT_CERTIFICATE_OPTIONAL);
 	CHECK_EQ("", got.max_clients, 1);
 	CHECK_EQ("", got.max_clients_per_source, 2);
 	CHECK_EQ("", got.max_handshakes, 3);

@@ -17,7 +17,7 @@ struct things {
 };
 
 #define ROW(section, key, parse, member) \
-	{ section, key, parse, offsetof(struct things, member) }
+	{ section, key, parse, offsetof(struct things, member), false }
 
 static const struct setting table[] = {
 	ROW("Main", "Name", setting_string, name),
