@@ -8,14 +8,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/access.h"
 #include "base/peer.h"
 
 struct catalogue_entry;
+struct identity;
 
-/* The CHANNEL_RIGHT_* that a client has there; 0 is no access. */
-uint8_t access_rights(const struct catalogue_entry *entry, const struct peer *peer);
+/* Why there are no rights. */
+enum access_denial {
+	ACCESS_GRANTED,                 /* there are some */
+	ACCESS_DENIED_ADDRESS,          /* no rule of Allow= is for where it comes from */
+	ACCESS_DENIED_CLEAR,            /* it has to use TLS; that may be all */
+	ACCESS_DENIED_TLS,              /* TLS=off, and it has come by TLS */
+	ACCESS_DENIED_IDENTITY,         /* no rule of Identity= is for who it is */
+};
 
-static inline bool access_allows(const struct catalogue_entry *entry, const struct peer *peer)
-{
-	return access_rights(entry, peer) != 0;
-}
+struct access {
+	uint8_t rights;                 /* ACCESS_* */
+	enum access_denial denial;
+};
+
+/* What a client may do there who comes from `peer` and has shown `identity` by TLS; NULL for one
+ * that speaks in clear. */
+struct access access_of(const struct catalogue_entry *entry, const struct peer *peer,
+                        const struct identity *identity);
+
+/* The part of the rights that the export is told: CHANNEL_RIGHT_*. */
+uint8_t access_channel_rights(struct access access);

@@ -41,10 +41,12 @@ static void clear_entry(struct catalogue_entry *entry)
 {
 	export_link_unref(entry->link);
 	access_list_clear(&entry->rules);
+	identity_list_clear(&entry->identities);
 	free(entry->label);
 	free(entry->name);
 	free(entry->description);
 	free(entry->allow);
+	free(entry->identity);
 }
 
 /* What holds for the entry: its own rules, those for all, or who is on this machine. */
@@ -63,19 +65,49 @@ static int set_rules(const struct catalogue *c, struct catalogue_entry *entry,
 	return access_list_parse(entry->rules_text, &entry->rules, why);
 }
 
+/* What holds for the entry about TLS: of its own, or for all. */
+static int set_tls(const struct catalogue *c, struct catalogue_entry *entry, struct failure *why)
+{
+	const bool own = *entry->identity;
+
+	entry->tls = entry->own_tls ? entry->own_tls : c->tls;
+	entry->identities_from = own ? "the export's file" : "negotiator.conf";
+	return identity_list_parse(own ? entry->identity : c->identity, &entry->identities, why);
+}
+
+/* That nobody can use it is no fault of its file, and the others'. */
+static void warn_of_nobody(const struct catalogue *c, const struct catalogue_entry *entry)
+{
+	const struct subject about = { .export_label = entry->label };
+
+	if (entry->tls != TLS_POLICY_OFF)
+		return;
+	if (c->tls == TLS_POLICY_REQUIRE)
+		log_about(LOG_WARNING, &about, "TLS=off in its file, but TLS=require in "
+		          "negotiator.conf: nobody can use it");
+	else if (entry->identities.n)
+		log_about(LOG_WARNING, &about, "Identity= (in %s) holds for it, but TLS=off, so "
+		          "that nobody can say who it is: nobody can use it",
+		          entry->identities_from);
+}
+
 /* Takes the entry in any case.  There is room for it. */
 static int add(struct catalogue *c, struct catalogue_entry entry, struct failure *why)
 {
 	int r = -ENOMEM;
 
-	if (!entry.label || !entry.name || !entry.description || !entry.allow)
+	if (!entry.label || !entry.name || !entry.description || !entry.allow || !entry.identity)
 		(void) fail(why, ENOMEM, "cannot keep an export");
 	else
 		r = set_rules(c, &entry, why);
+	if (r == 0)
+		r = set_tls(c, &entry, why);
 	if (r < 0) {
 		clear_entry(&entry);
 		return r;
 	}
+	warn_of_nobody(c, &entry);
+	c->has_tls |= entry.tls != TLS_POLICY_OFF;
 	c->entries[c->n++] = entry;
 	return 0;
 }
@@ -88,6 +120,8 @@ static int add_read(struct catalogue *c, struct export_settings *s, struct failu
 		.name = take_ptr(s->name),
 		.description = take_ptr(s->description),
 		.allow = take_ptr(s->allow),
+		.identity = take_ptr(s->identity),
+		.own_tls = s->tls,
 		.is_default = s->is_default,
 		.max_per_source = s->max_per_source,
 	}, why);
@@ -118,6 +152,8 @@ static int keep(struct catalogue *c, const struct catalogue_entry *old, struct f
 		.name = strdup(old->name),
 		.description = strdup(old->description),
 		.allow = strdup(old->allow),
+		.identity = strdup(old->identity),
+		.own_tls = old->own_tls,
 		.is_default = old->is_default && !has_default(c),
 		.max_per_source = old->max_per_source,
 	}, why);
@@ -179,20 +215,37 @@ static int read_files(struct making *m, const char *dir, struct failure *why)
 	return r;
 }
 
-int catalogue_read(const char *dir, const char *allow, const struct catalogue *previous,
-                   struct catalogue **ret, struct failure *why)
+/* NULL without memory. */
+static struct catalogue *new_catalogue(const struct negotiator_settings *all)
+{
+	struct catalogue *c = calloc(1, sizeof *c);
+
+	if (!c)
+		return NULL;
+	*c = (struct catalogue) {
+		.n_refs = 1,
+		.allow = strdup(all->allow),
+		.identity = strdup(all->identity),
+		.tls = all->tls,
+		.has_tls = all->tls != TLS_POLICY_OFF,
+	};
+	if (!c->allow || !c->identity) {
+		catalogue_unref(c);
+		return NULL;
+	}
+	return c;
+}
+
+int catalogue_read(const char *dir, const struct negotiator_settings *all,
+                   const struct catalogue *previous, struct catalogue **ret, struct failure *why)
 {
 	size_t n_previous = previous ? previous->n : 0;
 	AUTO_FREE bool *keeps = calloc(n_previous + 1, sizeof *keeps);
-	struct catalogue *c = calloc(1, sizeof *c);
+	struct catalogue *c = new_catalogue(all);
 	struct making m = { .new = c, .previous = previous, .keeps = keeps };
 	int r;
 
-	if (c) {
-		c->n_refs = 1;
-		c->allow = strdup(allow);
-	}
-	if (!keeps || !c || !c->allow)
+	if (!keeps || !c)
 		r = fail(why, ENOMEM, "cannot keep the catalogue");
 	else
 		r = read_files(&m, dir, why);
@@ -218,6 +271,7 @@ void catalogue_unref(struct catalogue *c)
 		clear_entry(&c->entries[i]);
 	free(c->entries);
 	free(c->allow);
+	free(c->identity);
 	free(c);
 }
 

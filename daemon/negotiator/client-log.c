@@ -132,14 +132,38 @@ static const char *truth_of(const struct client *client, char *room, size_t size
 	const struct verdict *verdict = &client->negotiation.verdict;
 	const struct catalogue_entry *denied = verdict->denied;
 	char name[NAME_SHOWN + 4], rules[RULES_SHOWN + 4];
+	int len;
 
 	if (!denied)
 		return verdict->sentence;
 	printable(span_of(denied->name), NAME_SHOWN, name, sizeof name);
 	printable(span_of(denied->rules_text), RULES_SHOWN, rules, sizeof rules);
-	(void) snprintf(room, size, "no access to export '%s': no rule of Allow=%s (%s) is for %s",
-	                name, rules, denied->rules_from, client->peer);
-	return room;
+	len = snprintf(room, size, "no access to export '%s': ", name);
+	room += len;
+	size -= (size_t) len;
+	switch (verdict->access.denial) {
+	case ACCESS_DENIED_ADDRESS:
+		(void) snprintf(room, size, "no rule of Allow=%s (%s) is for %s", rules,
+		                denied->rules_from, client->peer);
+		break;
+	case ACCESS_DENIED_CLEAR:
+		(void) snprintf(room, size, "it is not served without TLS (%s)",
+		                denied->tls == TLS_POLICY_REQUIRE ? "TLS=require" :
+		                "Identity= asks who it is");
+		break;
+	case ACCESS_DENIED_TLS:
+		(void) snprintf(room, size, "it is served without TLS only (TLS=off)");
+		break;
+	case ACCESS_DENIED_IDENTITY:
+		(void) snprintf(room, size, "no rule of Identity= (%s) is for %s",
+		                denied->identities_from, client_identity(client));
+		break;
+	case ACCESS_GRANTED:
+		(void) snprintf(room, size, "%s may only list it (%s)", client_identity(client),
+		                denied->identities_from);
+		break;
+	}
+	return room - len;
 }
 
 void client_log_verdict(struct client *client)

@@ -423,6 +423,7 @@ void client_free(struct client *client)
 	client->source->n_handshakes--;
 	sources_put(&client->server->sources, client->source);
 	catalogue_unref(client->catalogue);
+	free(client->secure);
 	client->server->n_clients--;
 	client->deadline = sd_event_source_disable_unref(client->deadline);
 	client->io = sd_event_source_disable_unref(client->io);

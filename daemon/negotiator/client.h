@@ -17,6 +17,7 @@
 #include "negotiator/export-link.h"
 #include "negotiator/list.h"
 #include "negotiator/payload.h"
+#include "negotiator/secure.h"
 #include "negotiator/server.h"
 
 #define HANDSHAKE_MAX_OPTIONS 1000u
@@ -66,6 +67,7 @@ struct client {
 	uint64_t n_bytes;
 	unsigned n_logged;              /* refusals in the log */
 
+	struct secure *secure;          /* NULL in clear */
 	struct negotiation negotiation;
 	size_t sent;                    /* of negotiation.out */
 
@@ -104,6 +106,12 @@ void client_log_close(struct client *client);
 
 /* The option is done: what it held is given back. */
 void client_option_done(struct client *client);
+
+/* Who it is, for sentences. */
+static inline const char *client_identity(const struct client *client)
+{
+	return client->secure ? client->secure->shown : "a client without TLS";
+}
 
 /* The steps that concern the export; in deliver.c. */
 enum client_progress client_step_offer(struct client *client);

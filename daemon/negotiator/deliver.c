@@ -75,7 +75,7 @@ static struct channel_reserve reserve_for(const struct client *client)
 	struct channel_reserve reserve = {
 		.offer = client->offer->terms.number,
 		.mode = (uint8_t) n->mode,
-		.rights = access_rights(n->now.export, &n->who),
+		.rights = access_channel_rights(option_access(n, n->now.export)),
 		.peer = span_of(client->peer),
 		.n_contexts = n->chosen.n,
 	};

@@ -11,7 +11,6 @@
 #include <stdio.h>
 
 #include "base/text.h"
-#include "negotiator/access.h"
 #include "wire/names.h"
 
 /* How much of a name is shown in a sentence. */
@@ -54,21 +53,44 @@ const struct catalogue_entry *option_find_export(struct negotiation *n, struct s
 {
 	const struct catalogue_entry *entry = catalogue_find(n->catalogue, name);
 
-	if (!entry || access_allows(entry, &n->who))
+	if (!entry)
+		return NULL;
+	n->verdict.access = option_access(n, entry);
+	if (n->verdict.access.rights & ACCESS_READ)
 		return entry;
 	n->verdict.denied = entry;
 	return NULL;
+}
+
+/* EXPORT_NAME is older than error replies: hanging up is its only refusal. */
+static enum next PRINTF(4, 5)
+refuse_with(struct negotiation *n, enum reason reason, enum nbd_rep error, const char *fmt, ...)
+{
+	char sentence[sizeof n->verdict.sentence];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(sentence, sizeof sentence, fmt, args);
+	va_end(args);
+	n->verdict.reason = reason;
+	if (n->header.option == NBD_OPT_EXPORT_NAME)
+		return option_close(n, "%s", sentence);
+	return option_refuse(n, error, "%s", sentence);
 }
 
 enum next option_refuse_unknown(struct negotiation *n, struct span name)
 {
 	char shown[NAME_SHOWN + 4];
 
-	n->verdict.reason = n->verdict.denied ? REASON_NO_ACCESS : REASON_EXPORT_UNKNOWN;
 	printable(name, NAME_SHOWN, shown, sizeof shown);
-	if (n->header.option == NBD_OPT_EXPORT_NAME)
-		return option_close(n, "there is no export '%s'", shown);
-	return option_refuse(n, NBD_REP_ERR_UNKNOWN, "there is no export '%s'", shown);
+	if (n->verdict.denied && n->verdict.access.denial == ACCESS_DENIED_CLEAR)
+		return refuse_with(n, REASON_TLS_REQUIRED, NBD_REP_ERR_TLS_REQD, "use TLS first: "
+		                   "export '%s' is not served without it", shown);
+	if (n->verdict.denied && n->verdict.access.rights)
+		return refuse_with(n, REASON_NO_ACCESS, NBD_REP_ERR_POLICY, "export '%s' is listed "
+		                   "for this client, but not to be used by it", shown);
+	return refuse_with(n, n->verdict.denied ? REASON_NO_ACCESS : REASON_EXPORT_UNKNOWN,
+	                   NBD_REP_ERR_UNKNOWN, "there is no export '%s'", shown);
 }
 
 /* The option reply that says best why the export side refused. */
@@ -87,16 +109,13 @@ static enum nbd_rep error_for(enum reason reason)
 	}
 }
 
-/* EXPORT_NAME is older than error replies: hanging up is its only refusal. */
 enum next option_refuse_for_export(struct negotiation *n)
 {
 	const struct refusal *refusal = &n->now.refusal;
 
 	assert(refusal->reason != REASON_NONE);
-	n->verdict.reason = refusal->reason;
-	if (n->header.option == NBD_OPT_EXPORT_NAME)
-		return option_close(n, "%s", refusal->sentence);
-	return option_refuse(n, error_for(refusal->reason), "%s", refusal->sentence);
+	return refuse_with(n, refusal->reason, error_for(refusal->reason), "%s",
+	                   refusal->sentence);
 }
 
 static enum next refuse_length(struct negotiation *n)
@@ -121,7 +140,7 @@ static enum next on_list(struct negotiation *n, struct bytes payload)
 	for (; n->now.cursor < n->catalogue->n; n->now.cursor++) {
 		const struct catalogue_entry *entry = &n->catalogue->entries[n->now.cursor];
 
-		if (!access_allows(entry, &n->who))
+		if (!(option_access(n, entry).rights & ACCESS_LIST))
 			continue;
 		if (!option_has_room(n))
 			return NEXT_FLUSH;

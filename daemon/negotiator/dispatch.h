@@ -17,7 +17,9 @@
 
 #include "base/attr.h"
 #include "base/emit.h"
+#include "base/identity.h"
 #include "base/peer.h"
+#include "negotiator/access.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/offer.h"
 #include "negotiator/refusal.h"
@@ -49,7 +51,8 @@ struct verdict {
 	enum nbd_rep error;     /* NBD_REP_ACK: none was sent */
 	enum reason reason;     /* why the export side refused, if it did */
 	char sentence[CHANNEL_SENTENCE_MAX + 1];
-	const struct catalogue_entry *denied;   /* named, but this client may not know of it */
+	const struct catalogue_entry *denied;   /* named, but not for this client, */
+	struct access access;                   /* which has this there */
 };
 
 /* How far the current option has come. */
@@ -76,6 +79,7 @@ struct chosen_contexts {
 struct negotiation {
 	const struct catalogue *catalogue;      /* borrowed */
 	struct peer who;
+	const struct identity *identity;        /* NULL in clear; borrowed */
 	struct emit out;                        /* OUTBOX_SIZE bytes, emptied by the caller */
 	struct client_flags flags;
 	enum nbd_mode mode;
@@ -102,11 +106,18 @@ enum next option_ack(struct negotiation *n);
 /* Ends the connection; the sentence is for the log. */
 enum next option_close(struct negotiation *n, const char *fmt, ...) PRINTF(2, 3);
 
-/* The export of that name that this client may see, or NULL; which of both it was that there
+/* What this client may do there. */
+static inline struct access option_access(const struct negotiation *n,
+                                          const struct catalogue_entry *entry)
+{
+	return access_of(entry, &n->who, n->identity);
+}
+
+/* The export of that name that this client may read, or NULL; which of both it was that there
  * is none, or none for it, only the verdict tells. */
 const struct catalogue_entry *option_find_export(struct negotiation *n, struct span name);
 
-/* The answer for a name that option_find_export() does not know. */
+/* The answer for a name that option_find_export() has not found. */
 enum next option_refuse_unknown(struct negotiation *n, struct span name);
 
 /* The answer to now.refusal. */

@@ -64,7 +64,7 @@ static uint16_t flags_of_offer(const struct negotiation *n)
 		flags |= NBD_FLAG_SEND_DF;
 	if (n->mode == NBD_MODE_EXTENDED)
 		flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
-	if (!(access_rights(n->now.export, &n->who) & CHANNEL_RIGHT_WRITE)) {
+	if (!(option_access(n, n->now.export).rights & ACCESS_WRITE)) {
 		flags |= NBD_FLAG_READ_ONLY;
 		flags &= ~(uint32_t) (NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES |
 		                      NBD_FLAG_SEND_FAST_ZERO);

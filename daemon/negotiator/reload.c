@@ -62,7 +62,7 @@ static int link_all(struct server *server, struct catalogue *c, struct failure *
 static int read_catalogue(struct server *server, struct failure *why)
 {
 	struct catalogue *c;
-	int r = catalogue_read(server->files.exports, server->settings.allow, server->catalogue,
+	int r = catalogue_read(server->files.exports, &server->settings, server->catalogue,
 	                       &c, why);
 
 	if (r < 0)

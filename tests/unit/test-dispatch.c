@@ -33,7 +33,7 @@ struct bench {
 static void bench_reset(struct bench *b, enum nbd_mode mode)
 {
 	static struct access_rule anybody = { .anybody = true,
-	                                      .rights = ACCESS_READ | ACCESS_WRITE };
+	                                      .rights = ACCESS_LIST | ACCESS_READ | ACCESS_WRITE };
 	const struct access_list rules = { &anybody, 1 };
 
 	*b = (struct bench) {
@@ -551,7 +551,8 @@ TEST(bitmaps_are_listed_by_their_kind_and_selected_by_their_names)
 static void restrict_other(struct bench *b, const char *peer)
 {
 	static struct access_rule reading = { .kind = PEER_IPV4, .prefix = 24,
-	                                      .address = { 192, 0, 2 }, .rights = ACCESS_READ };
+	                                      .address = { 192, 0, 2 },
+	                                      .rights = ACCESS_LIST | ACCESS_READ };
 
 	b->entries[1].rules = (struct access_list) { &reading, 1 };
 	peer_parse(span_of(peer), &b->n.who);
@@ -608,6 +609,100 @@ TEST(who_may_only_read_is_told_that_the_export_is_read_only)
 	at = bytes_over(b.all.at + b.all.left - 20 - 2, 2);
 	CHECK_EQ("flags", take_u16(&at),
 	         NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_DF);
+}
+
+/* Asks by every option that names the other export; each must be answered so. */
+static void ask_all_ways(struct bench *b, uint32_t error, enum reason reason, const char *sentence)
+{
+	static const uint8_t go[] = { OTHER, U16(0) };
+	static const uint8_t meta[] = { OTHER, U32(0) };
+	static const uint8_t name[] = { 'o', 't', 'h', 'e', 'r' };
+	const struct {
+		uint32_t option;
+		const uint8_t *payload;
+		size_t len;
+	} ways[] = {
+		{ NBD_OPT_INFO, go, sizeof go },
+		{ NBD_OPT_GO, go, sizeof go },
+		{ NBD_OPT_LIST_META_CONTEXT, meta, sizeof meta },
+		{ NBD_OPT_SET_META_CONTEXT, meta, sizeof meta },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+		CHECK_EQ("", ask(b, ways[i].option, ways[i].payload, ways[i].len), NEXT_OPTION);
+		CHECK_EQ("", last_type(b), error);
+		CHECK_STR("", b->n.verdict.sentence, sentence);
+		CHECK_EQ("", b->n.verdict.reason, reason);
+		CHECK_EQ("it is not started", b->n_offers + b->n_reserves, 0);
+	}
+	CHECK_EQ("", ask(b, NBD_OPT_EXPORT_NAME, name, sizeof name), NEXT_CLOSE);
+	CHECK_EQ("", b->n.verdict.reason, reason);
+}
+
+static unsigned listed(struct bench *b)
+{
+	CHECK_EQ("", ask(b, NBD_OPT_LIST, NULL, 0), NEXT_OPTION);
+	return (unsigned) b->n_answers - 1;
+}
+
+#define NEEDS_TLS "use TLS first: export 'other' is not served without it"
+#define NO_EXPORT "there is no export 'other'"
+
+TEST(an_export_that_requires_tls_is_neither_listed_nor_served_in_clear)
+{
+	const struct identity nobody = { 0 };
+	struct bench b;
+
+	bench_reset(&b, STRUCTURED);
+	b.entries[1].tls = TLS_POLICY_REQUIRE;
+	CHECK_EQ("", listed(&b), 1);
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_TLS_REQD, REASON_TLS_REQUIRED, NEEDS_TLS);
+	b.n.identity = &nobody;
+	CHECK_EQ("", listed(&b), 2);
+}
+
+TEST(an_export_without_tls_is_neither_listed_nor_served_by_tls)
+{
+	const struct identity nobody = { 0 };
+	struct bench b;
+
+	bench_reset(&b, STRUCTURED);
+	b.entries[1].tls = TLS_POLICY_OFF;
+	CHECK_EQ("", listed(&b), 2);
+	b.n.identity = &nobody;
+	CHECK_EQ("", listed(&b), 1);
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_UNKNOWN, REASON_NO_ACCESS, NO_EXPORT);
+}
+
+TEST(identities_let_in_whom_a_rule_matches_and_nobody_else)
+{
+	const struct identity alice = { .fingerprint = span_of("ff"), .subject = span_of("CN=alice") };
+	const struct identity bob = { .psk = span_of("bob") }, nobody = { 0 };
+	struct failure why = { 0 };
+	struct bench b;
+
+	bench_reset(&b, STRUCTURED);
+	CHECK_EQ("", identity_list_parse("list psk:bob\nwrite dn:CN=alice", &b.entries[1].identities,
+	                                 &why), 0);
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_TLS_REQD, REASON_TLS_REQUIRED, NEEDS_TLS);
+	CHECK_EQ("in clear", listed(&b), 1);
+	b.n.identity = &nobody;
+	CHECK_EQ("nobody", listed(&b), 1);
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_UNKNOWN, REASON_NO_ACCESS, NO_EXPORT);
+	b.n.identity = &bob;
+	CHECK_EQ("bob", listed(&b), 2);
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_POLICY, REASON_NO_ACCESS,
+	             "export 'other' is listed for this client, but not to be used by it");
+	b.n.identity = &alice;
+	CHECK_EQ("alice", listed(&b), 2);
+	CHECK_EQ("", option_access(&b.n, &b.entries[1]).rights,
+	         ACCESS_LIST | ACCESS_READ | ACCESS_WRITE);
+	/* An address that only reads leaves her that. */
+	restrict_other(&b, "192.0.2.7:1");
+	CHECK_EQ("", option_access(&b.n, &b.entries[1]).rights, ACCESS_LIST | ACCESS_READ);
+	restrict_other(&b, "198.51.100.1:1");
+	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_UNKNOWN, REASON_NO_ACCESS, NO_EXPORT);
+	identity_list_clear(&b.entries[1].identities);
 }
 
 TEST(long_lists_are_sent_in_pieces)
