@@ -2,26 +2,23 @@
 #include "ctl/device-check.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/attr.h"
 #include "ctl/programs.h"
+#include "ctl/run-program.h"
 
 #define DEV "/dev/"
 #define SERVICE_USER "nbd-export"
 #define DISK_GROUP "disk"
 #define TEXT_SIZE 2048u
-#define CANNOT_RUN 127
 
 /* The private folder with the one file. */
 struct trial {
@@ -86,55 +83,12 @@ static bool become_service(void)
 	       setresuid(user->pw_uid, user->pw_uid, user->pw_uid) == 0;
 }
 
-static _Noreturn void become(const char *program, const struct export_settings *s,
-                             const struct trial *t, bool as_service, int report)
-{
-	char exports[96];
-	const char *argv[] = { program, exports, "--check", "--", s->label, NULL };
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	(void) snprintf(exports, sizeof exports, "--exports=%s", t->folder);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(report, STDOUT_FILENO) < 0 ||
-	    dup2(report, STDERR_FILENO) < 0 || (as_service && !become_service()))
-		_exit(CANNOT_RUN);
-	(void) unsetenv("JOURNAL_STREAM");      /* what it says is for us */
-	(void) execv(program, (char *const *) argv);
-	_exit(CANNOT_RUN);
-}
-
-/* All that it says, the end of it where it says too much. */
-static void read_text(int fd, char *ret, size_t size)
-{
-	size_t len = 0;
-
-	for (;;) {
-		ssize_t n;
-
-		if (len == size - 1) {
-			memmove(ret, ret + size / 2, len - size / 2);
-			len -= size / 2;
-		}
-		n = read(fd, ret + len, size - 1 - len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		len += (size_t) n;
-	}
-	ret[len] = '\0';
-}
-
 /* The last line that is not empty, without "nbd-export[web1]: error: " before it. */
 static const char *sentence_of(char *text, const char *label)
 {
 	static const char *const prefixes[] = { "nbd-export", "[", "", "]", ": ", "error: " };
-	size_t len = strlen(text);
-	char *line;
+	const char *line = run_last_line(text);
 
-	while (len > 0 && text[len - 1] == '\n')
-		text[--len] = '\0';
-	line = strrchr(text, '\n');
-	line = line ? line + 1 : text;
 	for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
 		const char *prefix = *prefixes[i] ? prefixes[i] : label;
 
@@ -149,12 +103,9 @@ static int judge(int status, char *text, const struct export_settings *s, bool a
 {
 	const char *sentence = sentence_of(text, s->label);
 
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	if (status == 0)
 		return 0;
-	if (WIFSIGNALED(status))
-		return fail_plain(why, EIO, "cannot check %.300s: nbd-export was killed by SIG%s",
-		                  s->device, sigabbrev_np(WTERMSIG(status)));
-	if (WEXITSTATUS(status) == CANNOT_RUN && !*sentence)
+	if (status == RUN_CANNOT && !*sentence)
 		return fail_plain(why, EIO, "cannot check %.300s: nbd-export cannot be executed",
 		                  s->device);
 	if (as_service && strstr(sentence, strerror(EACCES)))
@@ -166,26 +117,14 @@ static int judge(int status, char *text, const struct export_settings *s, bool a
 static int run(const char *program, const struct export_settings *s, const struct trial *t,
                bool as_service, struct failure *why)
 {
-	char text[TEXT_SIZE];
-	int ends[2];
+	char exports[96], text[TEXT_SIZE];
+	const char *argv[] = { program, exports, "--check", "--", s->label, NULL };
 	int status;
-	pid_t pid;
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return fail(why, errno, "cannot check %.300s: cannot make a pipe", s->device);
-	AUTO_FD report = ends[0];
-	AUTO_FD report_of_child = ends[1];
-
-	pid = fork();
-	if (pid < 0)
-		return fail(why, errno, "cannot check %.300s: cannot fork", s->device);
-	if (pid == 0)
-		become(program, s, t, as_service, report_of_child);
-	close_fd(&report_of_child);
-	read_text(report, text, sizeof text);
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return fail(why, errno, "cannot check %.300s", s->device);
+	(void) snprintf(exports, sizeof exports, "--exports=%s", t->folder);
+	status = run_program(argv, as_service ? become_service : NULL, text, sizeof text, why);
+	if (status < 0)
+		return fail_while(why, "cannot check %.300s", s->device);
 	return judge(status, text, s, as_service, why);
 }
 
