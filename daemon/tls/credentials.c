@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reads keys into GnuTLS.  Files are read here, not by GnuTLS, so that nothing else is
- * opened; no sentence ever has a byte of one.
+ * Reads keys into GnuTLS.
  */
 #include "tls/credentials.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <gnutls/x509.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/text.h"
 #include "tls/certificate.h"
-
-#define FILE_MAX (4u << 20)     /* bytes; a CRL can be long */
 
 /* On top of the system's policy, and only ever less than it: what was never safe is taken away. */
 #define VERSIONS "-VERS-SSL3.0:-VERS-TLS1.0:-VERS-TLS1.1:-VERS-DTLS-ALL"
@@ -45,98 +40,8 @@ int credentials_prepare(struct failure *why)
 	return r < 0 ? r : prepare_priority(VERSIONS WITH_PSK, &psk_priority, why);
 }
 
-int credentials_folder_open(const char *path, struct credentials_folder *ret, struct failure *why)
-{
-	const char *managed = getenv("CREDENTIALS_DIRECTORY");
-	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return fail(why, errno, "cannot use the folder of keys %s", path);
-	*ret = (struct credentials_folder) {
-		.path = path, .fd = fd, .private = managed && strcmp(managed, path) == 0,
-	};
-	return 0;
-}
-
-bool credentials_folder_has_keys(const struct credentials_folder *folder)
-{
-	static const char *const names[] = { "server-key.pem", "psk.keys" };
-
-	for (size_t i = 0; folder->fd >= 0 && i < ARRAY_LEN(names); i++) {
-		AUTO_FD fd = openat(folder->fd, names[i], O_RDONLY | O_CLOEXEC | O_NOCTTY |
-		                    O_NONBLOCK);
-
-		if (fd >= 0 || errno != ENOENT)
-			return true;            /* what else is wrong is said when it is read */
-	}
-	return false;
-}
-
-/* A file's text; terminated, for good measure.  Empty when there is no such file. */
-struct text {
-	uint8_t *at;
-	size_t len;
-	char path[256];
-};
-
-static void clear_text(struct text *text)
-{
-	if (text->at)
-		explicit_bzero(text->at, text->len);
-	free(text->at);
-	text->at = NULL;
-}
-
-#define AUTO_TEXT __attribute__((cleanup(clear_text))) struct text
-
-static gnutls_datum_t datum_of(const struct text *text)
-{
-	return (gnutls_datum_t) { .data = text->at, .size = (unsigned) text->len };
-}
-
-static int check_file(int fd, const struct credentials_folder *folder, bool secret,
-                      struct text *text, struct failure *why)
-{
-	mode_t others = folder->private ? S_IRWXO : S_IRWXG | S_IRWXO;
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return fail(why, errno, "%s", text->path);
-	if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
-		return fail_plain(why, EINVAL, "%s is not a file of at most 4 MiB", text->path);
-	if (secret && st.st_mode & others)
-		return fail_plain(why, EACCES, "%s holds secrets, but others than its owner may "
-		                  "use it (chmod go= %s)", text->path, text->path);
-	text->len = (size_t) st.st_size;
-	return 0;
-}
-
-static int read_text(const struct credentials_folder *folder, const char *name, bool secret,
-                     struct text *text, struct failure *why)
-{
-	AUTO_FD fd = openat(folder->fd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	ssize_t n;
-	int r;
-
-	snprintf(text->path, sizeof text->path, "%s/%s", folder->path, name);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : fail(why, errno, "cannot open %s", text->path);
-	r = check_file(fd, folder, secret, text, why);
-	if (r < 0)
-		return r;
-	text->at = calloc(1, text->len + 1);
-	if (!text->at)
-		return fail(why, ENOMEM, "cannot read %s", text->path);
-	n = pread(fd, text->at, text->len, 0);
-	if (n != (ssize_t) text->len)
-		return fail(why, n < 0 ? errno : EIO, "cannot read %s", text->path);
-	if (strspn((const char *) text->at, " \t\r\n") == text->len)
-		text->len = 0;
-	return 0;
-}
-
 /* Its dates and its name, which GnuTLS does not ask of a server's own certificate. */
-static int describe_certificate(struct credentials *c, const struct text *cert,
+static int describe_certificate(struct credentials *c, const struct key_text *cert,
                                 struct failure *why)
 {
 	gnutls_datum_t pem = datum_of(cert);
@@ -162,12 +67,12 @@ static int describe_certificate(struct credentials *c, const struct text *cert,
 static int read_server(const struct credentials_folder *folder, struct credentials *c,
                        struct failure *why)
 {
-	AUTO_TEXT cert = { 0 }, key = { 0 };
+	AUTO_KEY_TEXT cert = { 0 }, key = { 0 };
 	gnutls_datum_t cert_pem, key_pem;
-	int r = read_text(folder, "server-cert.pem", false, &cert, why);
+	int r = key_file_read(folder, SERVER_CERT, &cert, why);
 
 	if (r == 0)
-		r = read_text(folder, "server-key.pem", true, &key, why);
+		r = key_file_read(folder, SERVER_KEY, &key, why);
 	if (r < 0 || (!cert.len && !key.len))
 		return r;
 	if (!cert.len || !key.len)
@@ -187,12 +92,12 @@ static int read_server(const struct credentials_folder *folder, struct credentia
 static int read_ca(const struct credentials_folder *folder, struct credentials *c,
                    struct failure *why)
 {
-	AUTO_TEXT ca = { 0 }, crl = { 0 };
+	AUTO_KEY_TEXT ca = { 0 }, crl = { 0 };
 	gnutls_datum_t pem;
-	int r = read_text(folder, "ca-cert.pem", false, &ca, why);
+	int r = key_file_read(folder, CA_CERT, &ca, why);
 
 	if (r == 0)
-		r = read_text(folder, "ca-crl.pem", false, &crl, why);
+		r = key_file_read(folder, CA_CRL, &crl, why);
 	if (r < 0 || (!ca.len && !crl.len))
 		return r;
 	if (!ca.len)
@@ -236,8 +141,8 @@ static int find_key(gnutls_session_t tls, const gnutls_datum_t *identity, gnutls
 static int read_psk(const struct credentials_folder *folder, struct credentials *c,
                     struct failure *why)
 {
-	AUTO_TEXT text = { 0 };
-	int r = read_text(folder, "psk.keys", true, &text, why);
+	AUTO_KEY_TEXT text = { 0 };
+	int r = key_file_read(folder, PSK_KEYS, &text, why);
 
 	if (r == 0)
 		r = psk_keys_parse((struct span) { .at = text.at, .len = text.len }, text.path,

@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "base/failure.h"
+#include "tls/key-file.h"
 #include "tls/psk-keys.h"
 #include "wire/tls-channel.h"
 
@@ -32,19 +33,6 @@ struct credentials {
 	time_t not_after;
 	gnutls_priority_t priority;     /* borrowed */
 };
-
-/* A folder of them.  Opened before the sandbox; read in it too. */
-struct credentials_folder {
-	const char *path;               /* for sentences */
-	int fd;                         /* O_PATH; -1 when there is none */
-	bool private;                   /* the service manager's: it sees to who may read */
-};
-
-int credentials_folder_open(const char *path, struct credentials_folder *ret,
-                            struct failure *why);
-
-/* Whether there are keys in it. */
-bool credentials_folder_has_keys(const struct credentials_folder *folder);
 
 /* What holds for all sets, from the system's policy.  Once, before the sandbox. */
 int credentials_prepare(struct failure *why);

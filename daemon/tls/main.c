@@ -18,6 +18,7 @@
 #include "base/confine.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "tls/check.h"
 #include "tls/sandbox.h"
 #include "tls/server.h"
 
@@ -29,7 +30,8 @@ struct arguments {
 	const char *credentials;
 	const char *renewed;
 	const char *sandbox_check;
-	bool debug;
+	struct check_wishes wishes;
+	bool check, debug;
 };
 
 static void print_help(void)
@@ -41,19 +43,26 @@ static void print_help(void)
 	       "  --credentials=DIR  folder of server-cert.pem, server-key.pem, ca-cert.pem,\n"
 	       "                     ca-crl.pem and psk.keys ($CREDENTIALS_DIRECTORY)\n"
 	       "  --renewed=DIR      folder to read instead at a reload, if there are keys in it\n"
+	       "  --check            tell what is wrong with the files, and exit\n"
+	       "  --host=NAME        with --check: the certificate must be for this host\n"
+	       "  --within=DAYS      with --check: tell of what expires so soon (30)\n"
 	       "  --debug            log more\n"
 	       "  --help, --version\n\n"
 	       "SIGHUP reads the keys again; sessions that there are go on with theirs.\n");
 }
 
-enum { OPT_CREDENTIALS = 256, OPT_RENEWED, OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
+enum { OPT_CREDENTIALS = 256, OPT_RENEWED, OPT_DEBUG, OPT_CHECK, OPT_HOST, OPT_WITHIN,
+       OPT_SANDBOX_CHECK, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "credentials", required_argument, NULL, OPT_CREDENTIALS },
 	{ "renewed", required_argument, NULL, OPT_RENEWED },
+	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "host", required_argument, NULL, OPT_HOST },
+	{ "within", required_argument, NULL, OPT_WITHIN },
 	{ "debug", no_argument, NULL, OPT_DEBUG },
 	/* For the tests: enter the sandbox, then try to open a file. */
-	{ "sandbox-check", required_argument, NULL, OPT_CHECK },
+	{ "sandbox-check", required_argument, NULL, OPT_SANDBOX_CHECK },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ 0 },
@@ -65,6 +74,25 @@ static int bad_usage(const char *what)
 		fprintf(stderr, "nbd-tls: %s\n", what);
 	fprintf(stderr, "Try 'nbd-tls --help'.\n");
 	return EXIT_USAGE;
+}
+
+/* The same of --check's own. */
+static int take_wish(int option, struct check_wishes *wishes)
+{
+	char *end;
+	unsigned long days;
+
+	if (option == OPT_HOST) {
+		if (wishes->n_hosts == CHECK_HOSTS_MAX)
+			return bad_usage("--host= is given too often");
+		wishes->host[wishes->n_hosts++] = optarg;
+		return -1;
+	}
+	days = strtoul(optarg, &end, 10);
+	if (*optarg < '0' || *optarg > '9' || *end || days > INT_MAX)
+		return bad_usage("--within= takes a number of days");
+	wishes->within_days = (unsigned) days;
+	return -1;
 }
 
 /* One option.  -1 to go on, or what to exit with. */
@@ -81,6 +109,12 @@ static int take_argument(int option, struct arguments *args)
 		args->debug = true;
 		return -1;
 	case OPT_CHECK:
+		args->check = true;
+		return -1;
+	case OPT_HOST:
+	case OPT_WITHIN:
+		return take_wish(option, &args->wishes);
+	case OPT_SANDBOX_CHECK:
 		args->sandbox_check = optarg;
 		return -1;
 	case OPT_HELP:
@@ -98,7 +132,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 {
 	int option, r;
 
-	*ret = (struct arguments) { .credentials = getenv("CREDENTIALS_DIRECTORY") };
+	*ret = (struct arguments) {
+		.credentials = getenv("CREDENTIALS_DIRECTORY"),
+		.wishes.within_days = CHECK_WITHIN_DAYS,
+	};
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		r = take_argument(option, ret);
 		if (r >= 0)
@@ -274,6 +311,27 @@ static int check_sandbox(struct server *server, const struct arguments *args)
 	return sandbox_check(args->sandbox_check);
 }
 
+/* Reads the files as an administrator would, with nothing else in reach; nobody is served. */
+static int check_files(const struct arguments *args)
+{
+	const char *folders[] = { args->credentials, NULL };
+	struct credentials_folder folder = { .fd = -1 };
+	struct failure why = { 0 };
+	bool readable;
+	int r = sandbox_hide_memory(&why);
+
+	if (r == 0)
+		r = credentials_folder_open(args->credentials, &folder, &why);
+	if (r == 0)
+		r = sandbox_enter(folders, &readable, &why);
+	if (r == 0)
+		r = check_folder(&folder, &args->wishes, &why);
+	close_fd(&folder.fd);
+	if (r < 0)
+		log_error("%s", why.text);
+	return r > 0 && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 static void clear(struct server *server)
 {
 	if (server->has_news)
@@ -299,6 +357,8 @@ int main(int argc, char **argv)
 	log_start("nbd-tls", args.debug ? LOG_DEBUG : LOG_INFO);
 	if (args.sandbox_check)
 		return check_sandbox(&server, &args);
+	if (args.check)
+		return check_files(&args);
 
 	r = sandbox_hide_memory(&why);
 	if (r == 0)
