@@ -31,6 +31,7 @@ static const struct verb {
 	{ "bitmap", "what clients have changed: dirty bitmaps", verb_bitmap },
 	{ "checkpoint", "moments that changes are counted from", verb_checkpoint },
 	{ "check", "check all files, touching nothing", verb_check },
+	{ "tls", "keys and certificates", verb_tls },
 	{ "reload", "let what runs read its files again", verb_reload },
 	{ "log", "print the journal of an export", verb_log },
 	{ "serve", "serve disks over NBD in the foreground, without any setup", verb_serve },

@@ -23,3 +23,4 @@ int verb_resume(int argc, char **argv);
 int verb_serve(int argc, char **argv);
 int verb_show(int argc, char **argv);
 int verb_status(int argc, char **argv);
+int verb_tls(int argc, char **argv);
