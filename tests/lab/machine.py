@@ -7,12 +7,14 @@
     machine.popen(...)              one that goes on
     machine.write(path, text)       a file in it; machine.read(path)
     machine.reboot()                powers it off and boots it again
+    machine.cut()                   everything in it is gone at once, as when its power goes
     machine.end()
 """
 
 import os
 import pathlib
 import select
+import signal
 import subprocess
 import time
 
@@ -137,6 +139,14 @@ class Machine:
         assert self.lab.wait(60) == 0, self.log()
         self.lab.stdout.close()
         self.lab = None
+
+    def cut(self):
+        """SIGKILL for all that runs in it; what it had written stays, as it is one kernel."""
+        os.kill(int(self.leader), signal.SIGKILL)
+        self.lab.wait(60)
+        self.lab.stdout.close()
+        self.lab = None
+        self.reap()
 
     def reboot(self):
         self.power_off()
