@@ -55,6 +55,7 @@ REASONS = (
     "tls-broken",
     "tls-unavailable",
     "tls-required",
+    "single-writer",
 )
 REASON = {word: number for number, word in enumerate(REASONS)}
 

@@ -18,6 +18,7 @@ OPTION_ERRORS = {
     "export-gone": wire.REP_ERR_PLATFORM,
     "offer-stale": wire.REP_ERR_PLATFORM,
     "no-slot": wire.REP_ERR_POLICY,
+    "single-writer": wire.REP_ERR_POLICY,
     "start-failed": wire.REP_ERR_PLATFORM,
     "start-slow": wire.REP_ERR_PLATFORM,
     "shutdown": wire.REP_ERR_SHUTDOWN,

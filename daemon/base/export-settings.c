@@ -209,6 +209,7 @@ static const struct setting keys[] = {
 	ROW("TLS", setting_tls_policy, tls),
 	ROW_MANY("Identity", setting_identity, identity),
 	ROW("MaxConnectionsPerSource", parse_max_per_source, max_per_source),
+	ROW("SingleWriter", setting_bool, single_writer),
 	ROW("IdleTimeout", setting_u32, idle_timeout),
 	ROW("StartAtBoot", setting_bool, start_at_boot),
 	ROW("Bitmap", setting_bitmap_names, bitmaps),
@@ -421,6 +422,7 @@ static void print_settings(FILE *out, const struct export_settings *s)
 		(void) fprintf(out, "TLS=%s\n", tls_policy_word(s->tls));
 	print_lines(out, "Identity", s->identity);
 	print_number(out, "MaxConnectionsPerSource", s->max_per_source, defaults.max_per_source);
+	print_bool(out, "SingleWriter", s->single_writer, defaults.single_writer);
 	print_number(out, "IdleTimeout", s->idle_timeout, defaults.idle_timeout);
 	print_bool(out, "StartAtBoot", s->start_at_boot, defaults.start_at_boot);
 	print_bitmaps(out, s);

@@ -55,6 +55,7 @@ struct export_settings {
 	char *identity;                 /* Identity=: a rule each line, see base/identity.h; "" if not
 	                                 * given */
 	uint32_t max_per_source;        /* MaxConnectionsPerSource=: 0, as many as fit */
+	bool single_writer;             /* SingleWriter=: no; yes lets one client write at a time */
 	uint32_t idle_timeout;          /* IdleTimeout=: seconds without clients; 0, never */
 	bool start_at_boot;             /* StartAtBoot=: no, with the first client */
 	char *bitmaps;                  /* Bitmap=: names, see base/bitmap-settings.h; "" if not given */

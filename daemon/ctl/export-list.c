@@ -55,6 +55,7 @@ static struct export_settings with_options(const struct serve_options *o,
 	all.shared = o->shared;
 	all.memory = o->memory;
 	all.max_connections = o->max_connections;
+	all.single_writer = o->single_writer;
 	all.threads = o->threads;
 	all.engine = o->engine;
 	return all;

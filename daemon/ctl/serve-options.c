@@ -29,6 +29,14 @@ static int on_shared(struct serve_options *o, const char *value, struct failure 
 	return 0;
 }
 
+static int on_single_writer(struct serve_options *o, const char *value, struct failure *why)
+{
+	(void) value;
+	(void) why;
+	o->single_writer = true;
+	return 0;
+}
+
 static int on_insecure_listen(struct serve_options *o, const char *value, struct failure *why)
 {
 	(void) value;
@@ -157,6 +165,8 @@ static const struct serve_option {
 	  "memory for requests in flight, for each export (64M a thread)\n" },
 	{ "max-connections", "N", true, on_max_connections,
 	  "clients at a time, for each export (256)\n" },
+	{ "single-writer", NULL, true, on_single_writer,
+	  "one client at a time that may write, for each export\n" },
 	{ "threads", "N", true, on_threads,
 	  "request loops, for each export (1)\n" },
 	{ "engine", "NAME", true, on_engine,

@@ -25,6 +25,7 @@ struct serve_options {
 	bool direct;
 	bool shared;
 	uint64_t memory;                /* bytes; 0 if not given */
+	bool single_writer;
 	uint32_t max_connections;
 	uint32_t threads;
 	enum export_engine engine;

@@ -37,6 +37,7 @@ static const struct key {
 	ROW("TLS", TLS, tls, false),
 	ROW("Identity", LINES, identity, false),
 	ROW("MaxConnectionsPerSource", NUMBER, max_per_source, false),
+	ROW("SingleWriter", BOOLEAN, single_writer, false),
 	ROW("IdleTimeout", NUMBER, idle_timeout, false),
 	ROW("StartAtBoot", BOOLEAN, start_at_boot, false),
 	ROW("Bitmap", TEXT, bitmaps, true),

@@ -112,6 +112,8 @@ static const struct verb_option options[] = {
 	  "clients at a time (256)\n" },
 	{ 0, "max-connections-per-source", "N", setting_u32, SETTING(max_per_source),
 	  "of them from one address (0: as many as there may be)\n" },
+	{ 0, "single-writer", NULL, option_flag, SETTING(single_writer),
+	  "one client at a time that may write\n" },
 	{ 0, "memory", "SIZE", setting_size, SETTING(memory),
 	  "memory for requests in flight (64M a thread)\n" },
 	{ 0, "threads", "N", setting_u32, SETTING(threads),

@@ -17,7 +17,6 @@
 #include "base/text.h"
 #include "export/resize.h"
 
-
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
 
@@ -136,21 +135,6 @@ static int on_expiry(sd_event_source *source, uint64_t now, void *userdata)
 	return 0;
 }
 
-static uint16_t flags_for(const struct export *export, const struct channel_reserve *reserve)
-{
-	unsigned flags = offer_flags(export);
-
-	if (reserve->mode >= NBD_MODE_STRUCTURED)
-		flags |= NBD_FLAG_SEND_DF;
-	if (reserve->mode == NBD_MODE_EXTENDED && reserve->n_contexts)
-		flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
-	if (!(reserve->rights & CHANNEL_RIGHT_WRITE)) {
-		flags |= NBD_FLAG_READ_ONLY;
-		flags &= ~(NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO);
-	}
-	return (uint16_t) flags;
-}
-
 /* conn_free() lets go of what could be had. */
 static int select_contexts(struct conn *conn, const struct channel_reserve *reserve)
 {
@@ -185,7 +169,7 @@ static int make_conn(struct admission *a, const struct channel_reserve *reserve,
 	}
 	conn->id = ++a->n_connections;
 	conn->mode = (enum nbd_mode) reserve->mode;
-	conn->flags = flags_for(a->export, reserve);
+	conn->flags = offer_flags_for(a->export, reserve);
 	printable(reserve->peer, sizeof conn->peer - 4, conn->peer, sizeof conn->peer);
 	*ret = conn;
 	return 0;
@@ -220,6 +204,44 @@ static int make_reservation(struct link *link, const struct channel_reserve *res
 	return 0;
 }
 
+static bool writes(const struct conn *conn)
+{
+	return !(conn->flags & NBD_FLAG_READ_ONLY);
+}
+
+/* Who may write now, or has a slot kept for it; NULL if nobody does. */
+static const struct conn *find_writer(const struct admission *a)
+{
+	for (const struct admitted *who = a->admitted; who; who = who->next)
+		if (writes(who->conn))
+			return who->conn;
+	for (const struct link *link = a->links; link; link = link->next)
+		for (const struct reservation *r = link->reservations; r; r = r->next)
+			if (r->conn && writes(r->conn))
+				return r->conn;
+	return NULL;
+}
+
+/* Before it has a slot; from then on it would be the one that others find. */
+static const struct conn *find_writer_before(const struct admission *a,
+                                             const struct channel_reserve *reserve)
+{
+	if (!a->export->settings->single_writer ||
+	    offer_flags_for(a->export, reserve) & NBD_FLAG_READ_ONLY)
+		return NULL;
+	return find_writer(a);
+}
+
+static bool refuse_writer(struct link *link, const struct channel_reserve *reserve,
+                          const struct conn *writer)
+{
+	char sentence[CHANNEL_PEER_MAX + 80];
+
+	(void) snprintf(sentence, sizeof sentence, "another client may write: %s, connection %" PRIu64
+	                " (SingleWriter=)", writer->peer, writer->id);
+	return refuse_client(link, reserve, REASON_SINGLE_WRITER, sentence);
+}
+
 static bool refuse_stale(struct link *link, const struct channel_reserve *reserve)
 {
 	return refuse_client(link, reserve, REASON_OFFER_STALE,
@@ -230,6 +252,7 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 {
 	struct channel_record answer = { .type = CHANNEL_GRANTED };
 	struct admission *a = link->admission;
+	const struct conn *writer;
 	struct reservation *r;
 	int error;
 
@@ -245,6 +268,9 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 	if (a->n_slots >= a->export->settings->max_connections)
 		return refuse_client(link, reserve, REASON_NO_SLOT,
 		              "all connections of this export are in use (MaxConnections=)");
+	writer = find_writer_before(a, reserve);
+	if (writer)
+		return refuse_writer(link, reserve, writer);
 	error = make_reservation(link, reserve, &r);
 	if (error == -ESTALE)
 		return refuse_stale(link, reserve);

@@ -120,6 +120,8 @@ void admit_note_refusal(struct link *link, const struct channel_refusal *refusal
 /* offer.c */
 struct channel_offer offer_of(const struct export *export, uint64_t number, uint16_t n_contexts);
 uint16_t offer_flags(const struct export *export);
+/* For this client: by its mode, and by what the access rules let it do. */
+uint16_t offer_flags_for(const struct export *export, const struct channel_reserve *reserve);
 
 /* link.c */
 int link_accept(struct admission *a);

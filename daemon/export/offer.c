@@ -14,7 +14,9 @@ uint16_t offer_flags(const struct export *export)
 	unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
 	                 NBD_FLAG_SEND_CACHE;
 
-	if (export->settings->max_connections > 1)
+	/* A writer that opened several connections would be refused all but one. */
+	if (export->settings->max_connections > 1 &&
+	    (!export->settings->single_writer || export->device.read_only))
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
 	if (export->device.rotational)
 		flags |= NBD_FLAG_ROTATIONAL;
@@ -22,6 +24,21 @@ uint16_t offer_flags(const struct export *export)
 		flags |= NBD_FLAG_READ_ONLY;
 	else
 		flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+	return (uint16_t) flags;
+}
+
+uint16_t offer_flags_for(const struct export *export, const struct channel_reserve *reserve)
+{
+	unsigned flags = offer_flags(export);
+
+	if (reserve->mode >= NBD_MODE_STRUCTURED)
+		flags |= NBD_FLAG_SEND_DF;
+	if (reserve->mode == NBD_MODE_EXTENDED && reserve->n_contexts)
+		flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
+	if (!(reserve->rights & CHANNEL_RIGHT_WRITE)) {
+		flags |= NBD_FLAG_READ_ONLY;
+		flags &= ~(NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO);
+	}
 	return (uint16_t) flags;
 }
 

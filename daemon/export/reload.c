@@ -93,6 +93,7 @@ static void apply(struct server *server)
 		log_event(EVENT_SETTINGS_NEED_RESTART, NULL, "changed in the file, but in force only after "
 		          "a restart: %s", fixed);
 	now->max_connections = wanted->max_connections;
+	now->single_writer = wanted->single_writer;
 	now->idle_timeout = wanted->idle_timeout;
 	swap(&now->description, &wanted->description);
 	swap(&now->name, &wanted->name);

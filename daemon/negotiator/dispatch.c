@@ -100,6 +100,7 @@ static enum nbd_rep error_for(enum reason reason)
 	case REASON_EXPORT_UNKNOWN:
 		return NBD_REP_ERR_UNKNOWN;
 	case REASON_NO_SLOT:
+	case REASON_SINGLE_WRITER:
 	case REASON_LIMIT:
 		return NBD_REP_ERR_POLICY;
 	case REASON_SHUTDOWN:

@@ -33,6 +33,7 @@ enum reason {
 	REASON_TLS_BROKEN = 22,         /* a TLS record that is not what it should be */
 	REASON_TLS_UNAVAILABLE = 23,    /* nbd-tls does not run, or has no keys for this */
 	REASON_TLS_REQUIRED = 24,       /* in clear where TLS is required */
+	REASON_SINGLE_WRITER = 25,      /* another client writes, and there may be one */
 	N_REASONS,
 };
 

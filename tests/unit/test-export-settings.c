@@ -62,6 +62,7 @@ TEST(every_key_is_read)
 				   "Identity = read dn:CN=a b,O=Example\n"
 				   "Identity = write psk:backup\n"
 				   "MaxConnectionsPerSource = 3\n"
+				   "SingleWriter = yes\n"
 				   "IdleTimeout = 300\n"
 				   "StartAtBoot = yes\n";
 	struct scratch s = scratch_start();
@@ -80,6 +81,7 @@ TEST(every_key_is_read)
 	CHECK_EQ("TLS", got.tls, TLS_POLICY_REQUIRE);
 	CHECK_STR("identities", got.identity, "read dn:CN=a b,O=Example\nwrite psk:backup");
 	CHECK_EQ("connections of a source", got.max_per_source, 3);
+	CHECK(got.single_writer);
 	CHECK_EQ("idle", got.idle_timeout, 300);
 	CHECK(got.start_at_boot);
 	export_settings_clear(&got);
@@ -121,6 +123,7 @@ static const struct {
 	{ DEVICE "MaxConnectionsPerSource=65473\n",
 	  ":3: MaxConnectionsPerSource=65473: not between 0 (no limit) and 65472" },
 	{ DEVICE "IdleTimeout=5s\n", ":3: IdleTimeout=5s: not a number" },
+	{ DEVICE "SingleWriter=2\n", ":3: SingleWriter=2: write yes or no" },
 	{ DEVICE "StartAtBoot=maybe\n", ":3: StartAtBoot=maybe: write yes or no" },
 	{ DEVICE "Bitmaps=x\n", ":3: Bitmaps=: not a key of this section" },
 	{ DEVICE "Device=/y\n", ":3: Device= is given twice" },
@@ -329,7 +332,7 @@ TEST(what_is_written_reads_back)
 		.read_only = true, .direct = false, .shared = true,
 		.is_default = true, .memory = 100663297, .max_connections = 1, .threads = 2,
 		.engine = EXPORT_ENGINE_THREADS, .allow = (char *) "any:read ::1",
-		.max_per_source = 7, .idle_timeout = 60, .start_at_boot = true,
+		.max_per_source = 7, .single_writer = true, .idle_timeout = 60, .start_at_boot = true,
 		BITMAPS_AS_USUAL,
 	};
 	struct scratch s = scratch_start();
@@ -350,6 +353,7 @@ TEST(what_is_written_reads_back)
 	CHECK_EQ("engine", got.engine, EXPORT_ENGINE_THREADS);
 	CHECK_STR("rules", got.allow, "any:read ::1");
 	CHECK_EQ("connections of a source", got.max_per_source, 7);
+	CHECK(got.single_writer);
 	CHECK_EQ("idle", got.idle_timeout, 60);
 	CHECK(got.start_at_boot);
 	CHECK_EQ("", stat(scratch_path(&s, "web1.conf"), &st), 0);

@@ -26,6 +26,7 @@ TEST(nothing_changed_needs_no_restart)
 
 	check("same", &s, "");
 	s.max_connections = 3;
+	s.single_writer = true;
 	s.idle_timeout = 60;
 	s.description = (char *) "text";
 	s.start_at_boot = true;
