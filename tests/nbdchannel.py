@@ -71,7 +71,7 @@ LAYOUT = {
     GRANTED: "request:I token:Q connection:Q size:Q flags:H",
     REFUSED: "request:I reason:I sentence:s",
     GONE: "connection:Q reason:I",
-    RESERVE: "request:I offer:Q mode:B rights:B peer:s identity:s contexts:*",
+    RESERVE: "request:I offer:Q mode:B rights:B peer:s identity:s contexts:* tls:s",
     HANDOFF: "token:Q",
     ABANDON: "token:Q",
     REFUSAL: "reason:I peer:s sentence:s",
@@ -255,6 +255,7 @@ class Negotiator(End):
                 "peer": "test:1",
                 "identity": "",
                 "contexts": [],
+                "tls": "",
             }
             | fields,
         )

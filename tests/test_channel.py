@@ -375,6 +375,7 @@ def test_descriptors_with_other_records_are_closed(export, n):
         peer="",
         identity="",
         contexts=[],
+        tls="",
     )
     ours.send(reserve, [theirs for _, theirs in pairs])
     for mine, theirs in pairs:
@@ -399,6 +400,7 @@ def good_reserve(number, **fields):
             "peer": "peer",
             "identity": "someone",
             "contexts": [0, 1],
+            "tls": "TLS1.3",
         }
         | fields,
     )
@@ -426,6 +428,7 @@ HOSTILE = {
     "unknown rights": good_reserve(1, rights=0x80).encode(),
     "a peer of 65 bytes": good_reserve(1, peer="x" * 65).encode(),
     "an identity of 1025 bytes": good_reserve(1, identity="x" * 1025).encode(),
+    "a TLS version of 161 bytes": good_reserve(1, tls="x" * 161).encode(),
     "a peer that is not UTF-8": good_reserve(1, peer=b"\xff\xfe").encode(),
     "a peer with NUL": good_reserve(1, peer=b"a\0b").encode(),
     "a context twice": good_reserve(1, contexts=[1, 0, 1]).encode(),

@@ -188,6 +188,8 @@ static int to_journal(int level, const struct subject *about, const char *name,
 	append_field(entry, sizeof entry, "CLIENT", about->client);
 	append_field(entry, sizeof entry, "REASON", about->reason);
 	append_field(entry, sizeof entry, "BITMAP", about->bitmap);
+	if (about->identity && *about->identity)
+		append_field(entry, sizeof entry, "IDENTITY", about->identity);
 	append_event(entry, sizeof entry, about);
 	append(entry, sizeof entry, "MESSAGE=");
 	if (about->export_label) {

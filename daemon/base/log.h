@@ -42,6 +42,7 @@ struct subject {
 	const char *bitmap;             /* BITMAP=, its name */
 	uint64_t bytes;                 /* BYTES=, of the device */
 	uint64_t sectors;               /* SECTORS=, of 512 bytes */
+	const char *identity;           /* IDENTITY=, what TLS tells of the client; "": nothing */
 };
 
 /* `program` is borrowed for good.  `level`: the highest syslog level that is written.  By the main

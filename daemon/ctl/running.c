@@ -50,6 +50,8 @@ static const struct control_field client_fields[] = {
 	CLIENT_FIELD("Mode", 's', mode),
 	CLIENT_FIELD("Contexts", 'l', contexts),
 	CLIENT_FIELD("ReadOnly", 'b', read_only),
+	CLIENT_FIELD("TLS", 's', tls),
+	CLIENT_FIELD("Identity", 's', identity),
 	CLIENT_FIELD("Requests", 't', requests),
 	CLIENT_FIELD("Errors", 't', errors),
 	CLIENT_FIELD("BytesRead", 't', bytes_read),
@@ -167,6 +169,8 @@ static void clear_client(struct running_client *c)
 	free(c->peer);
 	free(c->mode);
 	free(c->contexts);
+	free(c->tls);
+	free(c->identity);
 }
 
 void running_clients_free(struct running_client *clients, size_t n)

@@ -27,6 +27,7 @@ struct running_client {
 	uint64_t connection, since, requests, errors, bytes_read, bytes_written, memory;
 	uint32_t in_flight;
 	char *peer, *mode, *contexts;   /* contexts by \n */
+	char *tls, *identity;           /* "" in clear, and where nobody is known */
 	bool read_only;
 };
 

@@ -13,7 +13,8 @@
 #include "ctl/running.h"
 #include "ctl/strays.h"
 
-enum { EXPORT, CONNECTION, ADDRESS, SINCE, MODE, CONTEXTS, READ_ONLY, REQUESTS, ERRORS, READ,
+enum { EXPORT, CONNECTION, ADDRESS, SINCE, MODE, CONTEXTS, READ_ONLY, TLS,
+       IDENTITY, REQUESTS, ERRORS, READ,
        WRITTEN, IN_FLIGHT, MEMORY };
 
 static const struct column columns[] = {
@@ -24,6 +25,8 @@ static const struct column columns[] = {
 	[MODE] = { "MODE", COLUMN_TEXT, false, "simple, structured or extended" },
 	[CONTEXTS] = { "CONTEXTS", COLUMN_LIST, false, "metadata contexts that it may ask for" },
 	[READ_ONLY] = { "READ-ONLY", COLUMN_BOOL, true, "whether it may not write" },
+	[TLS] = { "TLS", COLUMN_TEXT, false, "version and cipher suite; -: in clear" },
+	[IDENTITY] = { "IDENTITY", COLUMN_TEXT, false, "who it is, by TLS" },
 	[REQUESTS] = { "REQUESTS", COLUMN_NUMBER, false, "that it has made" },
 	[ERRORS] = { "ERRORS", COLUMN_NUMBER, true, "requests that failed" },
 	[READ] = { "READ", COLUMN_SIZE, false, "bytes" },
@@ -51,6 +54,10 @@ static void add_client(struct table *t, const char *label, const struct running_
 	table_set_text(t, MODE, c->mode);
 	table_set_list(t, CONTEXTS, c->contexts);
 	table_set_bool(t, READ_ONLY, c->read_only);
+	if (c->tls && *c->tls)
+		table_set_text(t, TLS, c->tls);
+	if (c->identity && *c->identity)
+		table_set_text(t, IDENTITY, c->identity);
 	table_set_number(t, REQUESTS, c->requests);
 	table_set_number(t, ERRORS, c->errors);
 	table_set_number(t, READ, c->bytes_read);

@@ -153,6 +153,24 @@ static int select_contexts(struct conn *conn, const struct channel_reserve *rese
 	return 0;
 }
 
+/* A copy that is the caller's, printable. */
+static char *shown(struct span text)
+{
+	size_t size = 3 * text.len + 4;         /* each byte may become another character */
+	char *ret = malloc(size);
+
+	if (ret)
+		printable(text, size - 4, ret, size);
+	return ret;
+}
+
+static int keep_identity(struct conn *conn, const struct channel_reserve *reserve)
+{
+	conn->identity = shown(reserve->identity);
+	conn->tls = shown(reserve->tls);
+	return conn->identity && conn->tls ? 0 : -ENOMEM;
+}
+
 /* A connection without a socket yet: what was agreed is pinned here. */
 static int make_conn(struct admission *a, const struct channel_reserve *reserve, struct conn **ret)
 {
@@ -162,7 +180,9 @@ static int make_conn(struct admission *a, const struct channel_reserve *reserve,
 	if (!conn)
 		return -ENOMEM;
 	conn->size = a->offer.size;
-	r = select_contexts(conn, reserve);
+	r = keep_identity(conn, reserve);
+	if (r == 0)
+		r = select_contexts(conn, reserve);
 	if (r < 0) {
 		conn_free(conn);
 		return r;
@@ -327,8 +347,10 @@ static void let_in(struct reservation *r, struct admitted *who, int *fd)
 	conn->admitted = who;
 	conn->fd = take_fd(fd);
 	log_about(LOG_INFO, &(struct subject) { a->export->settings->label, conn->peer, NULL,
-	          EVENT_CLIENT_ADMITTED, conn->id }, "connection %" PRIu64 " begins (%s)", conn->id,
-	          (const char *[]) { "simple", "structured", "extended" }[conn->mode]);
+	          EVENT_CLIENT_ADMITTED, conn->id, .identity = conn->identity },
+	          "connection %" PRIu64 " begins (%s%s%s%s%s)", conn->id,
+	          (const char *[]) { "simple", "structured", "extended" }[conn->mode],
+	          *conn->tls ? ", " : "", conn->tls, *conn->identity ? ", " : "", conn->identity);
 	conn_arrive(conn);
 }
 

@@ -34,6 +34,8 @@ void conn_free(struct conn *conn)
 	for (unsigned i = 0; i < conn->n_contexts; i++)
 		context_unuse(conn->export, conn->contexts[i]);
 	free(conn->contexts);
+	free(conn->identity);
+	free(conn->tls);
 	free(conn->filter);
 	free(conn);
 }

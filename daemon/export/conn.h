@@ -60,6 +60,7 @@ struct conn {
 	uint16_t n_contexts;
 	uint32_t *contexts;             /* identifiers, each in use by us; ours */
 	char peer[64];
+	char *identity, *tls;           /* "" where there is none; ours */
 	struct letter letter;           /* arriving, and leaving */
 	void *admitted;                 /* the main thread's: see admit.c */
 

@@ -124,6 +124,9 @@ static int append_client(sd_bus_message *reply, const struct context_list *conte
 		                          "ReadOnly", "b",
 		                          (int) !!(who->conn->flags & NBD_FLAG_READ_ONLY));
 	if (r >= 0)
+		r = sd_bus_message_append(reply, "{sv}{sv}", "TLS", "s", who->conn->tls,
+		                          "Identity", "s", who->conn->identity);
+	if (r >= 0)
 		r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}",
 		                          "Requests", "t", stats->n_requests,
 		                          "Errors", "t", stats->n_errors,

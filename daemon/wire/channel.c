@@ -247,6 +247,7 @@ static void read_reserve(struct bytes *in, struct channel_record *ret)
 	ids = take_bytes(in, ret->reserve.n_contexts * sizeof(uint32_t));
 	for (size_t i = 0; i < NBD_MAX_CONTEXTS && bytes_left(&ids); i++)
 		ret->reserve.contexts[i] = take_u32(&ids);
+	ret->reserve.tls = take_text(in);
 }
 
 static const char *check_ids(const uint32_t *ids, size_t n)
@@ -274,6 +275,8 @@ static const char *check_reserve(const struct channel_record *record)
 	fault = check_text(reserve->peer, CHANNEL_PEER_MAX);
 	if (!fault)
 		fault = check_text(reserve->identity, CHANNEL_IDENTITY_MAX);
+	if (!fault)
+		fault = check_text(reserve->tls, CHANNEL_TLS_MAX);
 	return fault ? fault : check_ids(reserve->contexts, reserve->n_contexts);
 }
 
@@ -292,6 +295,7 @@ static void write_reserve(struct emit *out, const struct channel_record *record)
 	emit_u16(out, reserve->n_contexts);
 	for (size_t i = 0; i < reserve->n_contexts; i++)
 		emit_u32(out, reserve->contexts[i]);
+	emit_text(out, span_cut(reserve->tls, CHANNEL_TLS_MAX));
 }
 
 /* HANDOFF, ABANDON */

@@ -42,6 +42,7 @@
 #define CHANNEL_TOKEN_SECONDS 10u       /* how long a GRANTED holds its slot */
 #define CHANNEL_PEER_MAX 64u            /* bytes of a peer's address */
 #define CHANNEL_IDENTITY_MAX 1024u      /* bytes of a TLS identity */
+#define CHANNEL_TLS_MAX 160u            /* bytes of TLS's version and cipher suite */
 #define CHANNEL_SENTENCE_MAX 512u       /* bytes of a refusal's sentence */
 
 enum channel_type {
@@ -100,9 +101,12 @@ struct channel_reserve {
 	uint8_t mode;                   /* enum nbd_mode */
 	uint8_t rights;                 /* CHANNEL_RIGHT_* that the access rules grant */
 	struct span peer;               /* to CHANNEL_PEER_MAX bytes */
-	struct span identity;           /* to CHANNEL_IDENTITY_MAX bytes; empty without TLS */
+	struct span identity;           /* to CHANNEL_IDENTITY_MAX bytes: what TLS tells, "dn:CN=a";
+	                                 * empty where nobody is known */
 	uint16_t n_contexts;            /* to NBD_MAX_CONTEXTS; 0 in simple mode */
 	uint32_t contexts[NBD_MAX_CONTEXTS];    /* identifiers, each once */
+	struct span tls;                /* to CHANNEL_TLS_MAX bytes, "TLS1.3 TLS_AES_..."; empty in
+	                                 * clear */
 };
 
 struct channel_granted {

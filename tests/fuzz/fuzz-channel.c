@@ -35,6 +35,7 @@ static void require_reserve(const struct channel_reserve *reserve, const uint8_t
 	REQUIRE(reserve->n_contexts <= NBD_MAX_CONTEXTS);
 	require_text(reserve->peer, CHANNEL_PEER_MAX, at, len);
 	require_text(reserve->identity, CHANNEL_IDENTITY_MAX, at, len);
+	require_text(reserve->tls, CHANNEL_TLS_MAX, at, len);
 	for (size_t i = 0; i < reserve->n_contexts; i++)
 		for (size_t j = 0; j < i; j++)
 			REQUIRE(reserve->contexts[i] != reserve->contexts[j]);

@@ -39,9 +39,9 @@ def record(kind, body=b""):
     return pack("BBHI", 1, kind, 0, len(body)) + body
 
 
-def reserve(mode, peer, identity, *ids):
+def reserve(mode, peer, identity, tls, *ids):
     return record(16, pack("IQBB", 9, 1, mode, 3) + text("H", peer) + text("H", identity)
-                  + pack(f"H{len(ids)}I", len(ids), *ids))
+                  + pack(f"H{len(ids)}I", len(ids), *ids) + text("H", tls))
 
 
 def established(method, subject=b"", fingerprint=b"", psk=b"", *names):
@@ -84,9 +84,9 @@ SEEDS = {
         "granted": record(6, pack("IQQQH", 9, 77, 5, 1 << 40, 0x1081)),
         "refused": record(7, pack("II", 9, 4) + text("H", b"no slot is free")),
         "gone": record(8, pack("QI", 5, 14)),
-        "reserve": reserve(2, b"127.0.0.1:4711", b"", 0, 1),
-        "reserve-simple": reserve(0, b"", b"CN=client"),
-        "reserve-many": reserve(1, b"unix:pid=1,uid=0", b"", *range(64)),
+        "reserve": reserve(2, b"127.0.0.1:4711", b"", b"", 0, 1),
+        "reserve-simple": reserve(0, b"", b"dn:CN=client", b"TLS1.3 AES"),
+        "reserve-many": reserve(1, b"unix:pid=1,uid=0", b"", b"", *range(64)),
         "handoff": record(17, pack("Q", 77)),
         "abandon": record(18, pack("Q", 77)),
     },

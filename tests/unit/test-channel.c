@@ -32,8 +32,8 @@ static const struct good {
 	{ "refused", CHANNEL_REFUSED, BYTES(RECORD(7, 12), U32(9), U32(4), U16(2), 'n', 'o') },
 	{ "gone", CHANNEL_GONE, BYTES(RECORD(8, 12), U64(5), U32(14)) },
 	{ "reserve", CHANNEL_RESERVE,
-	  BYTES(RECORD(16, 31), U32(9), U64(1), 2, 3, U16(2), 'm', 'e', U16(1), 'i', U16(2), U32(0),
-	        U32(1)) },
+	  BYTES(RECORD(16, 34), U32(9), U64(1), 2, 3, U16(2), 'm', 'e', U16(1), 'i', U16(2), U32(0),
+	        U32(1), U16(1), 't') },
 	{ "handoff", CHANNEL_HANDOFF, BYTES(RECORD(17, 8), U64(0x1122334455667788)) },
 	{ "abandon", CHANNEL_ABANDON, BYTES(RECORD(18, 8), U64(0x1122334455667788)) },
 	{ "refusal", CHANNEL_REFUSAL,
@@ -235,6 +235,7 @@ static const struct change changes[] = {
 	{ "fewer contexts than bytes", CHANNEL_RESERVE, 21, 2, 1, false },
 	{ "more contexts than bytes", CHANNEL_RESERVE, 21, 2, 3, false },
 	{ "65535 contexts", CHANNEL_RESERVE, 21, 2, 65535, false },
+	{ "TLS with a NUL", CHANNEL_RESERVE, 33, 1, 0, false },
 	{ "a context twice", CHANNEL_RESERVE, 23, 4, 1, false },
 	{ "any context", CHANNEL_RESERVE, 23, 4, UINT32_MAX, true },
 	{ "a noted refusal without reason", CHANNEL_REFUSAL, 0, 4, REASON_NONE, false },
@@ -353,6 +354,7 @@ TEST(the_largest_reservation_fits)
 	                                            .n_contexts = NBD_MAX_CONTEXTS };
 	record.reserve.peer = filled(text, CHANNEL_PEER_MAX);
 	record.reserve.identity = filled(text, CHANNEL_IDENTITY_MAX);
+	record.reserve.tls = filled(text, CHANNEL_TLS_MAX);
 	for (uint32_t i = 0; i < NBD_MAX_CONTEXTS; i++)
 		record.reserve.contexts[i] = i * 0x01010101u;
 	CHECK_STR("", through(&record, &got, buffer, &len), NULL);
@@ -360,22 +362,24 @@ TEST(the_largest_reservation_fits)
 	CHECK(memcmp(got.reserve.contexts, record.reserve.contexts,
 	             sizeof got.reserve.contexts) == 0);
 	CHECK(span_equal(got.reserve.identity, record.reserve.identity));
+	CHECK(span_equal(got.reserve.tls, record.reserve.tls));
 }
 
 /* Identifiers that are really there, and would not fit the record's array. */
 TEST(more_contexts_than_there_is_room_are_refused)
 {
 	enum { N = 1000 };
-	uint8_t bytes[28 + N * 4] = { RECORD(16, 0), U32(9), U64(1), 2, 3, U16(0), U16(0) };
+	uint8_t bytes[28 + N * 4 + 2] = { RECORD(16, 0), U32(9), U64(1), 2, 3, U16(0), U16(0) };
 
 	for (uint32_t i = 0; i < N; i++)
 		memcpy(bytes + 28 + 4 * i, (const uint8_t[]) { U32(i) }, 4);
 	for (uint32_t n = 63; n <= N; n++) {
 		struct channel_record record;
 
-		memcpy(bytes + 4, (const uint8_t[]) { U32(20 + n * 4) }, 4);
+		memcpy(bytes + 4, (const uint8_t[]) { U32(20 + n * 4 + 2) }, 4);
 		memcpy(bytes + 26, (const uint8_t[]) { U16(n) }, 2);
-		CHECK_STR("n", decode(bytes, 28 + n * 4, &record),
+		/* The length behind them is zero, like the upper half of the next identifier. */
+		CHECK_STR("n", decode(bytes, 28 + n * 4 + 2, &record),
 		          n <= NBD_MAX_CONTEXTS ? NULL : "too many contexts");
 	}
 }
