@@ -170,7 +170,8 @@ def fake_export(fake, ctl, disk):
 
 
 CLIENT = ("client", "client:Connection=t:7", "client:Peer=s:192.0.2.1:4711",
-          "client:Mode=s:extended",
+          "client:Mode=s:extended", "client:TLS=s:TLS1.3 TLS_AES_128_GCM_SHA256",
+          "client:Identity=s:dn:CN=alice",
           "client:Contexts=l:base:allocation", "client:InFlight=u:3", "client:Memory=t:262144",
           "client:Requests=t:12", "client:BytesRead=t:1048576", "client:Since=t:1700000000000000")
 

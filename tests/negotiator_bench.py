@@ -17,7 +17,9 @@ from nbdwire import PATIENCE
 class Bench:
     """A negotiator with a unix socket for clients, and a folder for fake exports."""
 
-    def __init__(self, stack, folder, binary):
+    def __init__(self, stack, folder, binary, make=False):
+        if make:
+            folder.mkdir()
         self.stack, self.folder, self.binary = stack, folder, binary
         self.exports, self.channels = folder / "exports", folder / "channels"
         self.exports.mkdir()

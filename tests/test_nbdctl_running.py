@@ -275,9 +275,11 @@ def test_clients_shows_all_about_each(ctl, fake_export):
     first, second = ctl.json("clients", "web1")
     assert first == {"export": "web1", "connection": 7, "address": "192.0.2.1:4711",
                      "since": "2023-11-14T22:13:20Z", "mode": "extended",
+                     "tls": "TLS1.3 TLS_AES_128_GCM_SHA256", "identity": "dn:CN=alice",
                      "contexts": ["base:allocation", "other"], "requests": 12, "read": MIB,
                      "written": 0, "in-flight": 3, "memory": 256 << 10}
     assert second["connection"] == 8 and second["contexts"] == []
+    assert second["tls"] is None and second["identity"] is None
     assert "base:allocation,other" in ctl("clients").stdout
 
 

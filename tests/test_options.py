@@ -326,8 +326,7 @@ def test_extended_headers_need_no_structured_replies_before(server):
     assert options.go("db").flags & BLOCK_STAT_PAYLOAD
 
 
-@pytest.mark.parametrize("option", [OPT_STRUCTURED_REPLY, OPT_EXTENDED_HEADERS, OPT_LIST,
-                                    OPT_STARTTLS])
+@pytest.mark.parametrize("option", [OPT_STRUCTURED_REPLY, OPT_EXTENDED_HEADERS, OPT_LIST])
 def test_an_option_that_takes_no_data_refuses_data_and_does_nothing(server, option):
     options = server.options()
     refusal = options.option(option, b"data")[-1]
@@ -348,7 +347,7 @@ def test_an_unknown_option_is_unsupported_and_its_payload_skipped(options, optio
     assert options.list() == [(b"db", b"one mebibyte")]
 
 
-def test_starttls_is_against_policy_for_now(options):
+def test_starttls_is_against_policy_where_tls_is_off(options):
     refusal = options.option(OPT_STARTTLS)[-1]
     assert refusal.type == REP_ERR_POLICY and refusal.text
     assert options.go("db").size == MIB

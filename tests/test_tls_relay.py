@@ -21,151 +21,21 @@ import time
 import pytest
 
 import tlschannel
-from certificates import SERVER, Authority, day
-from conftest import BUILD, MIB, SANITIZERS, complaints, needs_program, needs_root, wait_until
+from certificates import SERVER
+from conftest import BUILD, MIB, needs_program, needs_root
 from nbdchannel import record_bytes
 from nbdwire import PATIENCE
 from test_abuse import is_sanitized
+from tlsfixtures import PROGRAM, PSK_KEY, Program, context, put_keys
 from tlschannel import (ANONYMOUS, BY_PSK, BY_X509, CANCEL, ENDED, FAILED, HELLO, OPTIONAL, PSK,
-                        REQUIRED, VERIFY, X509, Channel, start_bytes)
+                        REQUIRED, VERIFY, X509, start_bytes)
 
-PROGRAM = BUILD / "daemon/tls/nbd-tls"
 PUMP = BUILD / "tests/tls/tls-pump"
-PSK_KEY = "5d" * 32
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory):
-    """A CA, and everything that it has signed."""
-    needs_program("certtool")
-    ca = Authority(tmp_path_factory.mktemp("ca"))
-    ca.server = ca.issue("server", SERVER)
-    ca.alice = ca.client("alice", "expiration_days = 20\nemail = alice@example.org\n"
-                         "dns_name = alice.example.org\nuri = spiffe://example.org/alice\n"
-                         "ip_address = 192.0.2.7\n")
-    ca.expired = ca.client("expired", f'activation_date = "{day(-20)}"\n'
-                           f'expiration_date = "{day(-10)}"\n')
-    ca.early = ca.client("early", f'activation_date = "{day(10)}"\n'
-                         f'expiration_date = "{day(20)}"\n')
-    ca.purposeless = ca.client("purposeless", purpose="tls_www_server\nsigning_key\n")
-    ca.mallory = ca.client("mallory")
-    ca.crl = ca.revoke(ca.mallory[0])
-    other = Authority(tmp_path_factory.mktemp("other"))
-    ca.stranger = other.client("stranger")
-    return ca
-
-
-def put_keys(folder, authority, psk=True, server=True, server_pair=None):
-    """The files that nbd-tls reads."""
-    folder.mkdir(exist_ok=True)
-    cert, key = server_pair or authority.server
-    if server:
-        shutil.copy(cert, folder / "server-cert.pem")
-        shutil.copy(key, folder / "server-key.pem")
-        (folder / "server-key.pem").chmod(0o600)
-        shutil.copy(authority.certificate, folder / "ca-cert.pem")
-        shutil.copy(authority.crl, folder / "ca-crl.pem")
-    if psk:
-        (folder / "psk.keys").write_text(f"bob:{PSK_KEY}\nhost 2:{'a7' * 32}\n")
-        (folder / "psk.keys").chmod(0o600)
-    return folder
-
-
-class Program:
-    """A running nbd-tls."""
-
-    def __init__(self, folder, credentials, *arguments, soft_limit=None, user=None):
-        self.folder = folder
-        self.path = folder / "channel"
-        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notify.settimeout(PATIENCE)
-        self.notify.bind(str(folder / "notify"))
-        (folder / "notify").chmod(0o777)
-        self.log = folder / "log"
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(str(self.path))
-        listener.listen(16)
-
-        def prepare():
-            os.dup2(listener.fileno(), 3)
-            if soft_limit:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, soft_limit))
-            if user:
-                os.setgroups([])
-                os.setresgid(user, user, user)
-                os.setresuid(user, user, user)
-
-        env = dict(os.environ, **SANITIZERS, LISTEN_FDS="1",
-                   NOTIFY_SOCKET=str(folder / "notify"))
-        env.pop("CREDENTIALS_DIRECTORY", None)
-        with listener, self.log.open("wb") as log:
-            self.child = subprocess.Popen(
-                ["sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh", PROGRAM,
-                 f"--credentials={credentials}", *arguments],
-                env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare,
-                close_fds=False)
-
-    def told(self, wanted):
-        """The next notification that has this line's beginning; also of what came meanwhile."""
-        while True:
-            text = self.notify.recv(4096).decode()
-            if wanted in text:
-                return text
-
-    def ready(self):
-        try:
-            self.status = self.told("READY=1")
-        except TimeoutError:
-            pytest.fail(f"not ready: {self.text()}")
-        return self
-
-    def channel(self):
-        channel = Channel(self.path)
-        channel.hello = channel.expect(HELLO)
-        return channel
-
-    def text(self):
-        return self.log.read_text()
-
-    def logged(self, pattern):
-        return wait_until(lambda: re.search(pattern, self.text()), f"{pattern!r} in the log")
-
-    def stop(self):
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-        status = self.child.wait(PATIENCE)
-        self.notify.close()
-        assert not complaints(self.text()), self.text()
-        return status
 
 
 @pytest.fixture
-def start(tmp_path, cleanup):
-    """start(credentials, ...): a running nbd-tls that ends well."""
-    assert os.access(PROGRAM, os.X_OK), f"{PROGRAM} is not built"
-
-    def go(credentials, *arguments, folder=None, **options):
-        folder = folder or tmp_path / f"program-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        program = Program(folder, credentials, *arguments, **options)
-
-        def stop():
-            assert program.stop() == 0, program.text()
-
-        cleanup.callback(stop)
-        return program.ready()
-
-    return go
-
-
-@pytest.fixture
-def keys(tmp_path, authority):
-    return put_keys(tmp_path / "keys", authority)
-
-
-@pytest.fixture
-def program(start, keys):
-    return start(keys)
+def program(start_tls, keys):
+    return start_tls(keys)
 
 
 @pytest.fixture
@@ -188,16 +58,6 @@ def unix_pair():
     client, server = socket.socketpair()
     client.settimeout(PATIENCE)
     return client, server
-
-
-def context(authority, pair=None, version=None):
-    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    c.load_verify_locations(authority.certificate)
-    if pair:
-        c.load_cert_chain(*pair)
-    if version:
-        c.minimum_version = c.maximum_version = version
-    return c
 
 
 def connect(channel, tls, pair=tcp_pair, **fields):
@@ -346,8 +206,8 @@ def test_a_wrong_pre_shared_key_is_refused(channel, version, name, key, words):
     finish(child)
 
 
-def test_pre_shared_keys_work_without_certificates(start, authority, tmp_path):
-    channel = start(put_keys(tmp_path / "psk", authority, server=False)).channel()
+def test_pre_shared_keys_work_without_certificates(start_tls, authority, tmp_path):
+    channel = start_tls(put_keys(tmp_path / "psk", authority, server=False)).channel()
     assert channel.hello.can == PSK and channel.hello.subject == ""
     child = gnutls_client(channel, "--pskusername=host 2", f"--pskkey={'a7' * 32}",
                           f"--priority={PSK_PRIORITY}")
@@ -438,8 +298,8 @@ def test_a_thousand_handshakes_that_stall_keep_nobody_waiting(authority, program
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_there_are_no_more_sessions_than_descriptors(start, keys):
-    program = start(keys, soft_limit=128)
+def test_there_are_no_more_sessions_than_descriptors(start_tls, keys):
+    program = start_tls(keys, soft_limit=128)
     channel = program.channel()
     clients = []
     for _ in range((128 - 64) // 3):
@@ -706,10 +566,10 @@ def test_bad_keys_leave_the_old_ones(program, channel, authority, keys, spoil, w
     plain.close()
 
 
-def test_renewed_keys_can_come_in_another_folder(start, keys, authority, tmp_path):
+def test_renewed_keys_can_come_in_another_folder(start_tls, keys, authority, tmp_path):
     renewed = tmp_path / "renewed"
     renewed.mkdir()
-    program = start(keys, f"--renewed={renewed}")
+    program = start_tls(keys, f"--renewed={renewed}")
     channel = program.channel()
     client, plain, before = served_certificate(channel, authority)
     client.close()
@@ -752,14 +612,14 @@ def test_keys_are_in_no_log_and_no_core(program, channel, authority):
     assert re.search(r"Max core file size\s+0\s+0", status)
 
 
-def test_nobody_else_may_look_into_its_memory(start, authority, cleanup):
+def test_nobody_else_may_look_into_its_memory(start_tls, authority, cleanup):
     """What is not dumpable belongs to root in /proc, whoever runs it."""
     needs_root()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="nbd-", dir="/tmp"))
     cleanup.callback(shutil.rmtree, folder)
     for path in (folder, *put_keys(folder / "keys", authority).iterdir(), folder / "keys"):
         os.chown(path, 65534, 65534)
-    program = start(folder / "keys", folder=folder / "program", user=65534)
+    program = start_tls(folder / "keys", folder=folder / "program", user=65534)
     process = pathlib.Path(f"/proc/{program.child.pid}")
     assert "65534" in re.search(r"Uid:.*", (process / "status").read_text())[0]
     assert (process / "mem").stat().st_uid == 0

@@ -225,6 +225,12 @@ static enum client_progress step_dispatch(struct client *client)
 		return CLIENT_GOES_ON;
 	case NEXT_FLUSH:
 		return CLIENT_NEEDS_OUTPUT;
+	case NEXT_TLS:
+		client->step = STEP_TLS;
+		return CLIENT_GOES_ON;
+	case NEXT_SECURE:
+		client->step = STEP_SECURE;
+		return CLIENT_GOES_ON;
 	case NEXT_OFFER:
 		client->step = STEP_OFFER;
 		return CLIENT_GOES_ON;
@@ -259,6 +265,8 @@ static enum client_progress (*const steps[N_STEPS])(struct client *client) = {
 	[STEP_PAYLOAD] = step_payload,
 	[STEP_SKIP] = step_skip,
 	[STEP_DISPATCH] = step_dispatch,
+	[STEP_TLS] = client_step_tls,
+	[STEP_SECURE] = client_step_secure,
 	[STEP_OFFER] = client_step_offer,
 	[STEP_RESERVE] = client_step_reserve,
 	[STEP_HANDOFF] = client_step_handoff,
@@ -304,7 +312,7 @@ void client_advance(struct client *client)
 			p = steps[client->step](client);
 	}
 	if (p == CLIENT_ENDS ||
-	    sd_event_source_set_io_events(client->io, interest[p]) < 0)
+	    (client->io && sd_event_source_set_io_events(client->io, interest[p]) < 0))
 		client_free(client);
 }
 
@@ -323,6 +331,26 @@ static int on_socket(sd_event_source *source, int fd, uint32_t events, void *use
 	}
 	client_advance(client);
 	return 0;
+}
+
+int client_watch(struct client *client)
+{
+	return sd_event_add_io(client->server->event, &client->io, client->fd, 0, on_socket,
+	                       client);
+}
+
+/* But for its flags, which no option can set again. */
+void client_forget_choices(struct client *client)
+{
+	struct negotiation *n = &client->negotiation;
+
+	forget_contexts(n);
+	*n = (struct negotiation) {
+		.catalogue = client->catalogue,
+		.who = n->who,
+		.flags = n->flags,
+		.out = emit_into(client->outbox, sizeof client->outbox),
+	};
 }
 
 void client_evict(struct client *client, int level)
@@ -361,6 +389,7 @@ static void init(struct client *client, struct server *server, int fd, struct so
 	list_append(&server->clients, &client->node);
 	server->n_clients++;
 	export_wait_init(&client->wait, client_wait_done);
+	tls_wait_init(&client->tls_wait, client_tls_done);
 	client->catalogue = catalogue_ref(server->catalogue);
 	client->negotiation = (struct negotiation) {
 		.catalogue = client->catalogue,
@@ -382,7 +411,7 @@ void client_start(struct server *server, int fd, struct source *source)
 		return;
 	}
 	init(client, server, fd, source);
-	r = sd_event_add_io(server->event, &client->io, fd, 0, on_socket, client);
+	r = client_watch(client);
 	if (r >= 0)
 		r = sd_event_add_time_relative(server->event, &client->deadline, CLOCK_MONOTONIC,
 		                               server_handshake_usec(server), 0, on_deadline, client);
@@ -399,7 +428,7 @@ void client_shut_down(struct client *client)
 {
 	struct negotiation *n = &client->negotiation;
 
-	if (client->step == STEP_WAIT && !n->now.is_granted) {
+	if (client->step == STEP_WAIT && !n->now.is_granted && !client->is_securing) {
 		n->now.refusal = (struct refusal) { .reason = REASON_SHUTDOWN,
 		                                    .sentence = "the server is shutting down" };
 		(void) option_dispatch(n, payload_bytes(&client->payload));
@@ -414,6 +443,7 @@ void client_free(struct client *client)
 	if (!client)
 		return;
 	export_wait_cancel(&client->wait);
+	tls_wait_cancel(&client->tls_wait);
 	client_abandon(client);
 	client_option_done(client);
 	forget_contexts(&client->negotiation);

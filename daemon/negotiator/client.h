@@ -19,6 +19,7 @@
 #include "negotiator/payload.h"
 #include "negotiator/secure.h"
 #include "negotiator/server.h"
+#include "negotiator/tls-link.h"
 
 #define HANDSHAKE_MAX_OPTIONS 1000u
 #define HANDSHAKE_MAX_BYTES (64u << 20)         /* of options' payload */
@@ -29,10 +30,12 @@ enum client_step {
 	STEP_PAYLOAD,                   /* reads its payload, */
 	STEP_SKIP,                      /* or passes over it */
 	STEP_DISPATCH,                  /* answers */
+	STEP_TLS,                       /* asks for nbd-tls */
+	STEP_SECURE,                    /* the answer has been sent: gives it the socket */
 	STEP_OFFER,                     /* asks for the export's offer */
 	STEP_RESERVE,                   /* asks for a reservation */
 	STEP_HANDOFF,                   /* the answer has been sent: hands over */
-	STEP_WAIT,                      /* for the export; client.wait will tell */
+	STEP_WAIT,                      /* for the export or nbd-tls, which will tell */
 	STEP_LEAVE,                     /* the end, once everything has been sent */
 	N_STEPS,
 };
@@ -53,7 +56,7 @@ struct client {
 	struct source *source;
 	struct server *server;
 	struct catalogue *catalogue;    /* our reference; the newest when an option begins */
-	int fd;
+	int fd;                         /* -1 while nbd-tls has it */
 	char peer[PEER_TEXT_SIZE];
 	sd_event_source *io;
 	sd_event_source *deadline;
@@ -68,6 +71,8 @@ struct client {
 	unsigned n_logged;              /* refusals in the log */
 
 	struct secure *secure;          /* NULL in clear */
+	struct tls_wait tls_wait;
+	bool is_securing;               /* STARTTLS was acknowledged, and TLS is not there yet */
 	struct negotiation negotiation;
 	size_t sent;                    /* of negotiation.out */
 
@@ -112,6 +117,17 @@ static inline const char *client_identity(const struct client *client)
 {
 	return client->secure ? client->secure->shown : "a client without TLS";
 }
+
+/* Watches its socket, which is another one behind TLS.  -errno. */
+int client_watch(struct client *client);
+
+/* Nothing that was chosen so far holds any more. */
+void client_forget_choices(struct client *client);
+
+/* The steps to TLS; in starttls.c. */
+enum client_progress client_step_tls(struct client *client);
+enum client_progress client_step_secure(struct client *client);
+void client_tls_done(struct tls_wait *wait, const struct tls_result *result);
 
 /* The steps that concern the export; in deliver.c. */
 enum client_progress client_step_offer(struct client *client);

@@ -78,6 +78,8 @@ static struct channel_reserve reserve_for(const struct client *client)
 		.rights = access_channel_rights(option_access(n, n->now.export)),
 		.peer = span_of(client->peer),
 		.n_contexts = n->chosen.n,
+		.identity = span_of(client->secure ? client->secure->name : ""),
+		.tls = span_of(client->secure ? client->secure->tls : ""),
 	};
 
 	memcpy(reserve.contexts, n->chosen.ids, n->chosen.n * sizeof *n->chosen.ids);
@@ -136,16 +138,19 @@ enum client_progress client_step_reserve(struct client *client)
 static enum client_progress delivered(struct client *client)
 {
 	const struct negotiation *n = &client->negotiation;
+	const struct secure *secure = client->secure;
 	const struct subject about = { .export_label = n->now.export->label,
 	                               .client = client->peer,
-	                               .connection = n->now.granted.connection };
+	                               .connection = n->now.granted.connection,
+	                               .identity = secure ? secure->name : NULL };
 
 	client->reservation.token = 0;
 	client->place->connection = n->now.granted.connection;
 	client->place = NULL;           /* the export will tell when it is free */
 	log_event(EVENT_CLIENT_HANDED_OVER, &about, "export '%s' handed over as connection %" PRIu64
-	          " (%s, %u contexts)", link_of(client)->title, n->now.granted.connection,
-	          nbd_mode_name(n->mode), n->chosen.n);
+	          " (%s, %u contexts%s%s%s%s)", link_of(client)->title, n->now.granted.connection,
+	          nbd_mode_name(n->mode), n->chosen.n, secure ? ", " : "",
+	          secure ? secure->tls : "", secure ? ", " : "", secure ? secure->shown : "");
 	return CLIENT_ENDS;
 }
 

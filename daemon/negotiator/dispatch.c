@@ -16,6 +16,8 @@
 /* How much of a name is shown in a sentence. */
 #define NAME_SHOWN 80u
 
+#define NEEDS_TLS "use TLS first: nothing is served without it"
+
 bool option_has_room(const struct negotiation *n)
 {
 	return n->out.size - n->out.len >= OPTION_REPLY_MAX;
@@ -154,9 +156,20 @@ static enum next on_list(struct negotiation *n, struct bytes payload)
 static enum next on_starttls(struct negotiation *n, struct bytes payload)
 {
 	(void) payload;
-	if (n->header.length)
-		return refuse_length(n);
-	return option_refuse(n, NBD_REP_ERR_POLICY, "TLS is not configured");
+	if (n->header.length) {
+		(void) refuse_length(n);
+		return NEXT_CLOSE;
+	}
+	if (n->identity)
+		return option_refuse(n, NBD_REP_ERR_INVALID, "TLS is in use already");
+	if (!n->catalogue->has_tls)
+		return option_refuse(n, NBD_REP_ERR_POLICY, "TLS is not configured");
+	if (n->now.refusal.reason)
+		return option_refuse_for_export(n);
+	if (!n->now.has_tls)
+		return NEXT_TLS;
+	(void) option_ack(n);
+	return NEXT_SECURE;
 }
 
 static enum next on_structured_reply(struct negotiation *n, struct bytes payload)
@@ -213,12 +226,21 @@ static const struct option *option_find(uint32_t option)
 	return &options[option];
 }
 
+/* TLS=require: before it everything else is refused, whatever it is. */
+static bool needs_tls_first(const struct negotiation *n)
+{
+	return n->catalogue->tls == TLS_POLICY_REQUIRE && !n->identity &&
+	       n->header.option != NBD_OPT_STARTTLS && n->header.option != NBD_OPT_ABORT;
+}
+
 /* NULL, or why this option ends the connection at its header. */
 static const char *header_fault(const struct negotiation *n)
 {
 	if (n->header.option != NBD_OPT_EXPORT_NAME)
 		return n->flags.fixed_newstyle ? NULL :
 			"only NBD_OPT_EXPORT_NAME is allowed without fixed newstyle";
+	if (needs_tls_first(n))
+		return NEEDS_TLS;
 	if (n->mode == NBD_MODE_EXTENDED)
 		return "NBD_OPT_EXPORT_NAME is not allowed after extended headers";
 	if (n->header.length > NBD_MAX_STRING)
@@ -237,12 +259,12 @@ enum payload_use option_begin(struct negotiation *n, struct option_header header
 
 	fault = header_fault(n);
 	if (fault) {
-		n->verdict.reason = REASON_PROTOCOL;
+		n->verdict.reason = needs_tls_first(n) ? REASON_TLS_REQUIRED : REASON_PROTOCOL;
 		(void) option_close(n, "option %u (%s): %s", header.option,
 		                    nbd_opt_name(header.option), fault);
 		return PAYLOAD_CLOSE;
 	}
-	if (!option || header.length > option->keeps)
+	if (!option || header.length > option->keeps || needs_tls_first(n))
 		return PAYLOAD_SKIP;
 	/* It will be refused whatever it says, so it need not be kept. */
 	if (header.option == NBD_OPT_SET_META_CONTEXT && n->mode < NBD_MODE_STRUCTURED)
@@ -256,7 +278,9 @@ enum next option_dispatch(struct negotiation *n, struct bytes payload)
 	enum next next;
 
 	n->verdict = (struct verdict) { .error = NBD_REP_ACK };
-	if (option)
+	if (needs_tls_first(n))
+		next = refuse_with(n, REASON_TLS_REQUIRED, NBD_REP_ERR_TLS_REQD, NEEDS_TLS);
+	else if (option)
 		next = option->handle(n, payload);
 	else
 		next = option_refuse(n, NBD_REP_ERR_UNSUP, "option %u (%s) is not supported",

@@ -35,6 +35,8 @@ enum next {
 	NEXT_FLUSH,             /* call again when `out` has been sent */
 	NEXT_OFFER,             /* call again with now.offer of now.export, or now.refusal */
 	NEXT_RESERVE,           /* call again with now.granted, or now.refusal */
+	NEXT_TLS,               /* call again with now.has_tls, or now.refusal */
+	NEXT_SECURE,            /* answered: TLS begins once all is sent */
 	NEXT_HANDOFF,           /* answered: give the client to its export once all is sent */
 	NEXT_CLOSE,             /* the end, once all is sent */
 };
@@ -59,6 +61,7 @@ struct verdict {
 struct progress {
 	const struct catalogue_entry *export;   /* that the option names */
 	struct offer *offer;                    /* of it; NULL while not known */
+	bool has_tls;                           /* nbd-tls is there */
 	bool is_granted;
 	struct channel_granted granted;
 	struct refusal refusal;

@@ -29,6 +29,8 @@ struct arguments {
 	const char *channels;
 	const char *config;
 	const char *control;
+	const char *tls;
+	enum tls_policy tls_policy;
 	const char *sandbox_check;
 	unsigned start_timeout;         /* seconds; 0: as the file says */
 	unsigned handshake_timeout;
@@ -46,6 +48,8 @@ static void print_help(void)
 	       "  --channels=DIR               folder of the exports' sockets, LABEL.channel\n"
 	       "  --config=FILE                negotiator.conf: access rules and limits for all\n"
 	       "  --control=PATH               a socket to be asked and told by nbdctl\n"
+	       "  --tls=PATH                   nbd-tls's socket\n"
+	       "  --tls-policy=POLICY          off, allow or require, whatever the file says\n"
 	       "  --start-timeout=SECONDS      how long an export may take to answer (5)\n"
 	       "  --handshake-timeout=SECONDS  how long a client's handshake may take (10)\n"
 	       "  --pause=SECONDS              after a start that failed end only then, for a service\n"
@@ -69,7 +73,7 @@ static bool parse_seconds(const char *text, unsigned *ret)
 	return true;
 }
 
-enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_START, OPT_HANDSHAKE,
+enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_TLS, OPT_POLICY, OPT_START, OPT_HANDSHAKE,
        OPT_PAUSE, OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
@@ -77,6 +81,8 @@ static const struct option options[] = {
 	{ "channels", required_argument, NULL, OPT_CHANNELS },
 	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "control", required_argument, NULL, OPT_CONTROL },
+	{ "tls", required_argument, NULL, OPT_TLS },
+	{ "tls-policy", required_argument, NULL, OPT_POLICY },
 	{ "start-timeout", required_argument, NULL, OPT_START },
 	{ "handshake-timeout", required_argument, NULL, OPT_HANDSHAKE },
 	{ "pause", required_argument, NULL, OPT_PAUSE },
@@ -112,6 +118,12 @@ static int take_argument(int option, struct arguments *args)
 	case OPT_CONTROL:
 		args->control = optarg;
 		return -1;
+	case OPT_TLS:
+		args->tls = optarg;
+		return -1;
+	case OPT_POLICY:
+		return setting_tls_policy(optarg, &args->tls_policy, &(struct failure) { 0 }) == 0 ?
+			-1 : bad_usage("--tls-policy= takes off, allow or require");
 	case OPT_CHECK:
 		args->sandbox_check = optarg;
 		return -1;
@@ -292,6 +304,7 @@ static int note_files(struct server *server, const struct arguments *args, struc
 		.config = args->config ? absolute(args->config) : NULL,
 		.start_timeout = args->start_timeout,
 		.handshake_timeout = args->handshake_timeout,
+		.tls = args->tls_policy,
 	};
 	if (!server->files.exports || (args->config && !server->files.config))
 		return fail(why, errno, "cannot tell where the files are");
@@ -339,6 +352,8 @@ static int prepare(struct server *server, const struct arguments *args,
 		r = note_files(server, args, why);
 	if (r == 0)
 		r = prepare_event(server, why);
+	if (r == 0)
+		r = tls_link_init(&server->tls, server->event, args->tls, why);
 	if (r == 0)
 		r = server_read_files(server, why);
 	if (r == 0)

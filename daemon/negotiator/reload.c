@@ -33,6 +33,8 @@ static int read_settings(const struct server *server, struct negotiator_settings
 		ret->start_timeout = files->start_timeout;
 	if (files->handshake_timeout)
 		ret->handshake_timeout = files->handshake_timeout;
+	if (files->tls)
+		ret->tls = files->tls;
 	return 0;
 }
 
@@ -91,6 +93,7 @@ int server_read_files(struct server *server, struct failure *why)
 		negotiator_settings_clear(&new);
 		return r;
 	}
+	server->tls.start_timeout = new.start_timeout * USEC_PER_SEC;
 	negotiator_settings_clear(&old);
 	return 0;
 }

@@ -145,6 +145,7 @@ void server_close(struct server *server)
 	server->n_listeners = 0;
 	while (!list_empty(&server->clients))
 		client_shut_down(container_of(server->clients.next, struct client, node));
+	tls_link_clear(&server->tls);
 	server->feed = sd_event_source_disable_unref(server->feed);
 	server->resume = sd_event_source_disable_unref(server->resume);
 	server->after_events = sd_event_source_disable_unref(server->after_events);

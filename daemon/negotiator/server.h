@@ -16,6 +16,7 @@
 #include "negotiator/payload.h"
 #include "negotiator/refusals.h"
 #include "negotiator/sources.h"
+#include "negotiator/tls-link.h"
 
 #define SERVER_MAX_LISTENERS 64u
 #define SERVER_ANEW 75          /* EX_TEMPFAIL; also in nbd-negotiator.service */
@@ -24,6 +25,7 @@
 struct server_files {
 	char *exports;                  /* absolute paths */
 	char *config;                   /* NULL: there is none */
+	enum tls_policy tls;            /* from the command line; unset: the file tells */
 	uint32_t start_timeout;         /* seconds, from the command line; 0: the file tells */
 	uint32_t handshake_timeout;
 	bool readable;                  /* still, inside the sandbox */
@@ -44,6 +46,7 @@ struct server {
 	struct server_files files;
 	struct negotiator_settings settings;
 	struct catalogue *catalogue;    /* the newest */
+	struct tls_link tls;
 	bool settings_kept;             /* negotiator.conf, or the whole folder, could not be read again */
 
 	struct list clients;

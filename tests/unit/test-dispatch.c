@@ -221,7 +221,7 @@ TEST(options_without_an_export_never_ask_for_one)
 		  (uint32_t) NBD_REP_ERR_UNSUP, SIMPLE, 0 },
 		{ "STARTTLS", NBD_OPT_STARTTLS, NO_BYTES, NEXT_OPTION, 1,
 		  (uint32_t) NBD_REP_ERR_POLICY, SIMPLE, 0 },
-		{ "STARTTLS, with a payload", NBD_OPT_STARTTLS, BYTES(0), NEXT_OPTION, 1, INVALID,
+		{ "STARTTLS, with a payload", NBD_OPT_STARTTLS, BYTES(0), NEXT_CLOSE, 1, INVALID,
 		  SIMPLE, 0 },
 		{ "LIST, with a payload", NBD_OPT_LIST, BYTES(0), NEXT_OPTION, 1, INVALID, SIMPLE,
 		  0 },
@@ -704,6 +704,59 @@ TEST(identities_let_in_whom_a_rule_matches_and_nobody_else)
 	restrict_other(&b, "198.51.100.1:1");
 	ask_all_ways(&b, (uint32_t) NBD_REP_ERR_UNKNOWN, REASON_NO_ACCESS, NO_EXPORT);
 	identity_list_clear(&b.entries[1].identities);
+}
+
+TEST(before_tls_that_is_required_all_but_starttls_and_abort_is_refused)
+{
+	const struct identity nobody = { 0 };
+	struct bench b;
+
+	for (uint32_t option = 2; option < 16; option++) {
+		bool allowed = option == NBD_OPT_STARTTLS || option == NBD_OPT_ABORT;
+
+		bench_reset(&b, SIMPLE);
+		b.catalogue.tls = TLS_POLICY_REQUIRE;
+		b.catalogue.has_tls = true;
+		if (allowed)
+			continue;
+		CHECK_EQ("option", ask(&b, option, "payload", 7), NEXT_OPTION);
+		CHECK_EQ("option", last_type(&b), (uint32_t) NBD_REP_ERR_TLS_REQD);
+		CHECK_EQ("mode", b.n.mode, NBD_MODE_SIMPLE);
+		CHECK_EQ("", b.n.verdict.reason, REASON_TLS_REQUIRED);
+	}
+	CHECK_EQ("", ask(&b, NBD_OPT_EXPORT_NAME, "db", 2), NEXT_CLOSE);
+	CHECK_EQ("", b.n.verdict.reason, REASON_TLS_REQUIRED);
+	CHECK_EQ("", ask(&b, NBD_OPT_ABORT, NULL, 0), NEXT_CLOSE);
+	CHECK_EQ("", last_type(&b), NBD_REP_ACK);
+	b.n.identity = &nobody;
+	CHECK_EQ("", listed(&b), 2);
+}
+
+TEST(starttls_is_acknowledged_when_nbd_tls_is_there)
+{
+	const struct identity nobody = { 0 };
+	struct bench b;
+
+	bench_reset(&b, SIMPLE);
+	CHECK_EQ("off", ask(&b, NBD_OPT_STARTTLS, NULL, 0), NEXT_OPTION);
+	CHECK_EQ("", last_type(&b), (uint32_t) NBD_REP_ERR_POLICY);
+	b.catalogue.has_tls = true;
+	CHECK_EQ("", ask(&b, NBD_OPT_STARTTLS, NULL, 0), NEXT_TLS);
+	CHECK_EQ("nothing was said yet", b.n_answers, 0);
+	b.n.now.has_tls = true;
+	CHECK_EQ("", option_dispatch(&b.n, bytes_over(NULL, 0)), NEXT_SECURE);
+	take_replies(&b);
+	CHECK_EQ("", last_type(&b), NBD_REP_ACK);
+	CHECK_EQ("", ask(&b, NBD_OPT_STARTTLS, NULL, 0), NEXT_TLS);
+	b.n.now.refusal = (struct refusal) { .reason = REASON_TLS_UNAVAILABLE, .sentence = "no" };
+	CHECK_EQ("", option_dispatch(&b.n, bytes_over(NULL, 0)), NEXT_OPTION);
+	take_replies(&b);
+	CHECK_EQ("", last_type(&b), (uint32_t) NBD_REP_ERR_PLATFORM);
+	CHECK_EQ("", ask(&b, NBD_OPT_STARTTLS, "x", 1), NEXT_CLOSE);
+	CHECK_EQ("", last_type(&b), INVALID);
+	b.n.identity = &nobody;
+	CHECK_EQ("again", ask(&b, NBD_OPT_STARTTLS, NULL, 0), NEXT_OPTION);
+	CHECK_EQ("", last_type(&b), INVALID);
 }
 
 TEST(long_lists_are_sent_in_pieces)
