@@ -19,7 +19,8 @@ LAYERS = {
     "tls": ("daemon/tls", {"base", "wire", "tls"}),
     "export": ("daemon/export", {"base", "wire", "dirty", "netlink", "export"}),
     "dirty": ("daemon/dirty", {"base", "dirty"}),
-    "ctl": ("daemon/ctl", {"base", "wire", "dirty", "netlink", "ctl"}),
+    "attach": ("daemon/attach", {"base", "wire", "netlink", "attach"}),
+    "ctl": ("daemon/ctl", {"base", "wire", "dirty", "netlink", "attach", "ctl"}),
     "generator": ("daemon/generator", {"base", "generator"}),
     "netlink": ("netlink", {"base", "netlink"}),
 }

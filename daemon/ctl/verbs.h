@@ -8,11 +8,14 @@
 #define EXIT_USAGE 2
 
 int verb_add(int argc, char **argv);
+int verb_attach(int argc, char **argv);
+int verb_attached(int argc, char **argv);
 int verb_bitmap(int argc, char **argv);
 int verb_check(int argc, char **argv);
 int verb_checkpoint(int argc, char **argv);
 int verb_clear_error(int argc, char **argv);
 int verb_clients(int argc, char **argv);
+int verb_detach(int argc, char **argv);
 int verb_drain(int argc, char **argv);
 int verb_kick(int argc, char **argv);
 int verb_list(int argc, char **argv);

@@ -103,6 +103,14 @@ SEEDS = {
         "start": record(16, pack("IIB", 9, 10000, 2) + text("H", b"127.0.0.1:4711")),
         "cancel": record(17, pack("I", 9)),
     },
+    "answer": {
+        "greeting": b"\0NBDMAGICIHAVEOPT" + pack("H", 3),
+        "ack": b"\1" + pack("QIII", 0x3E889045565A9, 7, 1, 0),
+        "error": b"\1" + pack("QIII", 0x3E889045565A9, 7, 0x80000006, 40),
+        "size": b"\2" + pack("HQH", 0, 1 << 40, 0x16D),
+        "block-sizes": b"\2" + pack("HIII", 3, 1, 4096, 1 << 25),
+        "name": b"\2" + pack("H", 1) + b"disk",
+    },
 }
 
 for target, inputs in SEEDS.items():

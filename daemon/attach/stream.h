@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A connection to a server, read and written in whole pieces, within a deadline that nothing the
+ * server does can put off.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "attach/client.h"
+
+struct stream {
+	int fd;                         /* non-blocking; the caller's */
+	const struct client_limits *limits;
+};
+
+/* A connected, non-blocking socket for the caller; TCP with keepalives, and without delay. */
+int stream_connect(const struct nbd_uri *uri, const struct client_limits *limits, int *ret_fd,
+                   struct failure *why);
+int stream_make_blocking(int fd, struct failure *why);
+
+/* Exactly `len` bytes, and not one more from the socket; -ECONNRESET where it ends before. */
+int stream_read(const struct stream *s, void *ret, size_t len, struct failure *why);
+int stream_write(const struct stream *s, const void *from, size_t len, struct failure *why);
