@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/nbd-netlink.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,11 +162,11 @@ int nbd_driver_connect(struct nbd_driver *driver, const struct nbd_setup *setup,
 	return 0;
 }
 
-int nbd_driver_reconfigure(struct nbd_driver *driver, int index, const int *sockets,
+int nbd_driver_reconfigure(struct nbd_driver *driver, int index, uint64_t size, const int *sockets,
                            size_t n_sockets, const char *backend, struct failure *why)
 {
-	AUTO_MESSAGE *message = nbd_message_reconfigure(driver->family, index, sockets, n_sockets,
-	                                                backend);
+	AUTO_MESSAGE *message = nbd_message_reconfigure(driver->family, index, size, sockets,
+	                                                n_sockets, backend);
 	struct kernel_verdict verdict;
 	int r;
 
@@ -235,6 +236,8 @@ int nbd_driver_watch(struct nbd_driver *driver, struct failure *why)
 {
 	int r = driver->link.join(driver->link.userdata, driver->dead_link_group);
 
+	if (r == 0 && driver->link.fd >= 0 && fcntl(driver->link.fd, F_SETFL, O_NONBLOCK) < 0)
+		r = -errno;
 	return r < 0 ? fail(why, -r, "cannot hear of dead links from the kernel") : 0;
 }
 
@@ -261,13 +264,15 @@ int nbd_driver_next_dead_link(struct nbd_driver *driver, int *ret_index, struct 
 		ssize_t n = driver->link.receive(driver->link.userdata, datagram,
 		                                 KERNEL_DATAGRAM_MAX);
 
+		if (n == -EAGAIN)
+			return 0;
 		if (n == -ENOBUFS) {
 			*ret_index = NBD_INDEX_ANY;
-			return 0;
+			return 1;
 		}
 		if (n < 0)
 			return fail(why, (int) -n, "cannot hear of dead links from the kernel");
 		if (find_dead_link(driver, datagram, n, ret_index))
-			return 0;
+			return 1;
 	}
 }

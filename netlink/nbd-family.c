@@ -100,8 +100,8 @@ struct nl_msg *nbd_message_connect(uint16_t family, const struct nbd_setup *setu
 	return message ? whole(message, put_setup(message, setup)) : NULL;
 }
 
-struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, const int *sockets,
-                                       size_t n_sockets, const char *backend)
+struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, uint64_t size,
+                                       const int *sockets, size_t n_sockets, const char *backend)
 {
 	struct nl_msg *message = nbd_message_of(family, NBD_CMD_RECONFIGURE);
 	int r;
@@ -109,6 +109,8 @@ struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, const int *so
 	if (!message)
 		return NULL;
 	r = nla_put_u32(message, NBD_ATTR_INDEX, (uint32_t) index);
+	if (r >= 0 && size)
+		r = nla_put_u64(message, NBD_ATTR_SIZE_BYTES, size);
 	if (r >= 0)
 		r = put_sockets(message, sockets, n_sockets);
 	if (r >= 0)

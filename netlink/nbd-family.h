@@ -12,8 +12,8 @@
 
 struct nl_msg *nbd_message_find_family(void);
 struct nl_msg *nbd_message_connect(uint16_t family, const struct nbd_setup *setup);
-struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, const int *sockets,
-                                       size_t n_sockets, const char *backend);
+struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, uint64_t size,
+                                       const int *sockets, size_t n_sockets, const char *backend);
 struct nl_msg *nbd_message_disconnect(uint16_t family, int index);
 struct nl_msg *nbd_message_status(uint16_t family, int index);
 

@@ -104,13 +104,15 @@ class Programs:
     negotiator: pathlib.Path
     export: pathlib.Path
     tls: pathlib.Path
+    attach: pathlib.Path
 
 
 @pytest.fixture(scope="session")
 def programs():
     """The programs of the build folder NBD_EXPORT_BUILD (default: build/)."""
     found = Programs(BUILD / "daemon/ctl/nbdctl", BUILD / "daemon/negotiator/nbd-negotiator",
-                     BUILD / "daemon/export/nbd-export", BUILD / "daemon/tls/nbd-tls")
+                     BUILD / "daemon/export/nbd-export", BUILD / "daemon/tls/nbd-tls",
+                     BUILD / "daemon/attach/nbd-attach")
     for program in dataclasses.astuple(found):
         if not os.access(program, os.X_OK):
             pytest.exit(f"{program} is not built; meson setup {BUILD} && ninja -C {BUILD}", 2)

@@ -10,10 +10,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAN = ROOT / "docs/man"
-PAGES = ["nbdctl.8", "nbd-export.8", "nbd-negotiator.8", "nbd-tls.8", "nbd-export.conf.5",
-         "negotiator.conf.5"]
+PAGES = ["nbdctl.8", "nbd-export.8", "nbd-negotiator.8", "nbd-tls.8", "nbd-attach.8",
+         "nbd-export.conf.5", "negotiator.conf.5"]
 CATALOG = ROOT / "units/nbd-export.catalog"
-DAEMONS = {"export": "nbd-export.8", "negotiator": "nbd-negotiator.8", "tls": "nbd-tls.8"}
+DAEMONS = {"export": "nbd-export.8", "negotiator": "nbd-negotiator.8", "tls": "nbd-tls.8",
+           "attach": "nbd-attach.8"}
 
 ROW = re.compile(r'\[EVENT_([A-Z_]+)\]\s*=\s*\{\s*"([a-z-]+)",\s*"([0-9a-f]{32})"', re.S)
 
@@ -167,6 +168,13 @@ def test_every_key_of_the_negotiator_is_in_its_man_page():
     keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
     assert "MaxClients" in keys
     assert [key for key in keys if f"\n*{key}=*\n" not in page("negotiator.conf.5")] == []
+
+
+def test_every_key_of_an_attached_device_is_in_its_man_page():
+    source = (ROOT / "daemon/attach/settings.c").read_text()
+    keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
+    assert "URI" in keys
+    assert [key for key in keys if f"\n*{key}=*\n" not in page("nbd-attach.8")] == []
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

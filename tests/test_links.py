@@ -33,6 +33,13 @@ def test_nobody_links_a_tls_library_or_what_one_drags_in(programs, name):
         assert not links(getattr(programs, name), library), library
 
 
+def test_netlink_and_modules_are_for_who_attaches(programs):
+    for library in ("libnl-genl-3.so", "libkmod.so"):
+        assert links(programs.nbdctl, library) and links(programs.attach, library)
+        for program in (programs.negotiator, programs.tls):
+            assert not links(program, library), library
+
+
 def test_nbd_tls_alone_links_gnutls(programs):
     assert links(programs.tls, "libgnutls.so")
     assert not links(programs.tls, "libssl") and not links(programs.tls, "liburing.so")
@@ -45,7 +52,7 @@ def test_the_negotiator_links_what_closes_its_sandbox(programs):
 def test_every_program_needs_only_these_libraries(programs):
     known = ("libc.so", "libsystemd.so", "liburing.so", "libseccomp.so", "libasan.so",
              "libubsan.so", "libpthread.so", "ld-linux", "libgcc_s.so", "libm.so",
-             "libsmartcols.so")
+             "libsmartcols.so", "libnl-3.so", "libnl-genl-3.so", "libkmod.so")
     for program in dataclasses.astuple(programs):
         strange = {name for name in needed_by(program) if not name.startswith(known)}
         if program == programs.tls:

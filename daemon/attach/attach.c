@@ -233,7 +233,7 @@ int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
                   const struct client_limits *limits, struct attached *ret, struct failure *why)
 {
 	AUTO_FD lock = -1;
-	struct nbd_state state;
+	struct nbd_state state = { 0 };
 	int r = lock_attaching(&lock, why);
 
 	if (r == 0)

@@ -147,6 +147,8 @@ int nbd_check_unused(int index, struct failure *why)
 	if (fd < 0 && errno == EBUSY)
 		return fail_plain(why, EBUSY, "%s is in use: it is mounted, or part of another "
 		                  "device", path);
+	if (fd < 0 && errno != ENXIO && errno != ENOENT)
+		return fail(why, errno, "cannot see whether %s is in use", path);
 	return 0;
 }
 

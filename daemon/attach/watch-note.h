@@ -11,7 +11,7 @@
 
 #include "base/failure.h"
 
-#define WATCH_SENTENCE_MAX 400u
+#define WATCH_SENTENCE_MAX FAILURE_TEXT_SIZE
 
 struct watch_note {
 	uint32_t live;                          /* connections */

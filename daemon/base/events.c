@@ -232,6 +232,22 @@ static const struct event_kind kinds[] = {
 	[EVENT_TLS_KEYS_KEPT] = {
 		"tls-keys-kept", "1352dd26bb0a4aa9992d1fafe8bcce75", LOG_ERR,
 	},
+	/* a remote export is a local device now, and nbd-attach keeps it */
+	[EVENT_DEVICE_ATTACHED] = {
+		"device-attached", "54fb00e0c13a4332841b6837d446cbca", LOG_INFO,
+	},
+	/* such a device was taken away */
+	[EVENT_DEVICE_DETACHED] = {
+		"device-detached", "b0cef9ad65b843cb8674836977f547ae", LOG_INFO,
+	},
+	/* an attached device has fewer connections than it should */
+	[EVENT_LINK_LOST] = {
+		"link-lost", "2aba0ac9d1634ef2a9838bb4aacef912", LOG_WARNING,
+	},
+	/* it has more of them again */
+	[EVENT_LINK_RESTORED] = {
+		"link-restored", "567231f635f54d5dacbfe86b8930bf6b", LOG_NOTICE,
+	},
 	/* a process of nbdctl serve ended unexpectedly */
 	[EVENT_CHILD_DIED] = {
 		"child-died", "d366d8a5518f4444ae469fc5f99288fb", LOG_ERR,

@@ -344,20 +344,22 @@ TEST(reconfigure_gives_new_sockets_and_the_same_backend)
 	int sockets[8];
 
 	will_judge(&k, 0, NULL);
-	CHECK_EQ(why.text, nbd_driver_reconfigure(&driver, 5, &fresh, 1, "who", &why), 0);
+	CHECK_EQ(why.text, nbd_driver_reconfigure(&driver, 5, 0, &fresh, 1, "who", &why), 0);
 	parse_question(&k, NBD_CMD_RECONFIGURE, found);
 	CHECK_EQ("", nla_get_u32(found[NBD_ATTR_INDEX]), 5);
 	CHECK_STR("", nla_get_string(found[NBD_ATTR_BACKEND_IDENTIFIER]), "who");
 	CHECK_EQ("", read_sockets(found[NBD_ATTR_SOCKETS], sockets), 1);
 	CHECK_EQ("", sockets[0], 23);
+	CHECK(!found[NBD_ATTR_SIZE_BYTES]);
 
 	k.n_answers = k.n_given = 0;
 	why = (struct failure) { 0 };
 	will_judge(&k, EINVAL, NULL);
-	CHECK_EQ("", nbd_driver_reconfigure(&driver, 5, &fresh, 1, NULL, &why), -EINVAL);
+	CHECK_EQ("", nbd_driver_reconfigure(&driver, 5, 8192, &fresh, 1, NULL, &why), -EINVAL);
 	CHECK(strstr(why.text, "cannot reconnect /dev/nbd5: it is not connected") != NULL);
 	parse_question(&k, NBD_CMD_RECONFIGURE, found);
 	CHECK(!found[NBD_ATTR_BACKEND_IDENTIFIER]);
+	CHECK_EQ("", nla_get_u64(found[NBD_ATTR_SIZE_BYTES]), 8192);
 }
 
 TEST(disconnect_names_the_device)
@@ -484,12 +486,14 @@ TEST(dead_links_are_heard_of_and_nothing_else)
 	will_say(&k, dead_link(FAMILY, NBD_CMD_CONNECT, 2));
 	will_say(&k, answer_of(FAMILY, NBD_CMD_LINK_DEAD));
 	will_say(&k, dead_link(FAMILY, NBD_CMD_LINK_DEAD, 4));
-	CHECK_EQ(why.text, nbd_driver_next_dead_link(&driver, &index, &why), 0);
+	CHECK_EQ(why.text, nbd_driver_next_dead_link(&driver, &index, &why), 1);
 	CHECK_EQ("", index, 4);
 
 	k.lengths[k.n_answers++] = -ENOBUFS;
-	CHECK_EQ(why.text, nbd_driver_next_dead_link(&driver, &index, &why), 0);
+	CHECK_EQ(why.text, nbd_driver_next_dead_link(&driver, &index, &why), 1);
 	CHECK_EQ("some were lost", index, NBD_INDEX_ANY);
+	k.lengths[k.n_answers++] = -EAGAIN;
+	CHECK_EQ("nothing more", nbd_driver_next_dead_link(&driver, &index, &why), 0);
 	CHECK_EQ("", nbd_driver_next_dead_link(&driver, &index, &why), -ENODATA);
 
 	why = (struct failure) { 0 };

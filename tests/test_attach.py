@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""nbdctl attach, detach and attached as far as they go without the kernel's driver; with it they
+are tests/test_guest_attach.py."""
+
+import pathlib
+
+import pytest
+
+from conftest import needs_root
+from nbdctl import ctl, short_folder  # noqa: F401, fixtures
+
+
+@pytest.fixture
+def no_driver():
+    if pathlib.Path("/sys/module/nbd").exists():
+        pytest.skip("the kernel's nbd driver is loaded here")
+
+
+@pytest.mark.parametrize("words", [
+    ["attach"], ["attach", "nbd://h/x", "/dev/nbd0", "more"], ["attach", "h"],
+    ["attach", "nbd://h/x", "/dev/sda"], ["attach", "nbd://h/x", "nbd0"],
+    ["attach", "nbd://h/x", "--connections=0"], ["attach", "nbd://h/x", "--connections=65"],
+    ["attach", "nbd://h/x", "--timeout=soon"], ["attach", "nbd://h/x", "--name=a b"],
+    ["attach", "nbd://h/x?tls-hostname=y"], ["detach"], ["detach", "a b"], ["detach", "/dev/sda"],
+    ["attached", "what"],
+])
+def test_a_wrong_command_line_is_said_to_be_wrong(ctl, words):
+    ctl(words[0], *words[1:], status=2)
+
+
+@pytest.mark.parametrize("uri", ["nbds://h/x", "nbds+unix:///x?socket=/s"])
+def test_tls_is_refused_with_words(ctl, uri):
+    assert "TLS" in ctl("attach", uri, status=1).stderr
+
+
+def test_without_the_driver_it_is_said_how_to_get_it(ctl, no_driver):
+    said = ctl("attach", "nbd://localhost/x", status=1).stderr
+    assert "nbd driver is not loaded" in said and "--load-module" in said
+
+
+def test_a_module_that_is_not_there_is_named(ctl, no_driver):
+    needs_root()
+    if list(pathlib.Path("/lib/modules").glob("*/kernel/drivers/block/nbd.ko*")):
+        pytest.skip("this kernel's modules are here")
+    said = ctl("attach", "nbd://localhost/x", "--load-module", status=1).stderr
+    assert "no module nbd" in said
+
+
+def test_without_the_driver_nothing_is_attached(ctl, no_driver):
+    assert ctl.json("attached") == []
+    assert "nothing is attached by the name db" in ctl("detach", "db", status=1).stderr
+    assert "not attached" in ctl("detach", "/dev/nbd0", status=1).stderr
