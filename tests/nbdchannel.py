@@ -56,6 +56,7 @@ REASONS = (
     "tls-unavailable",
     "tls-required",
     "single-writer",
+    "resized",
 )
 REASON = {word: number for number, word in enumerate(REASONS)}
 

@@ -753,7 +753,9 @@ def frozen_ring(export):
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     tasks = pathlib.Path(f"/proc/{export.pid}/task")
-    tid = next(int(t.name) for t in tasks.iterdir() if (t / "comm").read_text() == "ring\n")
+    # A thread names itself, and perhaps after READY=1.
+    tid = wait_until(lambda: next((int(t.name) for t in tasks.iterdir()
+                                   if (t / "comm").read_text() == "ring\n"), None), "a ring")
     if libc.ptrace(PTRACE_SEIZE, tid, None, None):
         pytest.skip(f"cannot trace: {os.strerror(ctypes.get_errno())}")
     libc.ptrace(PTRACE_INTERRUPT, tid, None, None)

@@ -131,7 +131,7 @@ def test_the_entry_of_an_event_explains_the_reasons_that_it_can_have():
         text = re.sub(r"^#.*", "", entries[events()[event][1]], flags=re.M)
         return [word for word in words if not re.search(rf"(?<![-\w]){word}(?![-\w])", text)]
 
-    of_the_end = {"disconnect", "peer-gone", "stalled", "kicked"}
+    of_the_end = {"disconnect", "peer-gone", "stalled", "kicked", "resized"}
     refused = [word for word in reasons() if word not in of_the_end and not word.startswith("tls-")]
     assert unexplained("client-refused", refused) == []
     ended = of_the_end | {"shutdown", "device", "limit", "protocol"}

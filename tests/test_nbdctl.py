@@ -118,16 +118,16 @@ def test_add_writes_the_file_that_a_person_would_write(ctl, disk):
 def test_add_writes_every_option_as_its_key(ctl, disk):
     ctl("add", "web1", disk, "--name", "disks/Straße 1", "--description", "root disk",
         "--read-only", "--shared", "--default", "--start-at-boot", "--idle-timeout=60",
-        "--max-connections=3", "--max-connections-per-source=2", "--single-writer", "--memory=128M", "--threads=2",
-        "--engine=threads", "--direct=no", "--allow", "10.0.0.0/8", "--allow",
-        "[2001:db8::]/32:read", "--tls=require", "--identity", "read dns:*.example.org",
-        "--identity", "write dn:CN=a b,O=c")
+        "--resize-reconnect", "--max-connections=3", "--max-connections-per-source=2",
+        "--single-writer", "--memory=128M", "--threads=2", "--engine=threads", "--direct=no",
+        "--allow", "10.0.0.0/8", "--allow", "[2001:db8::]/32:read", "--tls=require",
+        "--identity", "read dns:*.example.org", "--identity", "write dn:CN=a b,O=c")
     assert set(ctl.read("web1")) == {
         f"Device={disk}", "Name=disks/Straße 1", "Description=root disk", "ReadOnly=yes",
         "Shared=yes", "Default=yes", "StartAtBoot=yes", "IdleTimeout=60", "MaxConnections=3",
-        "MaxConnectionsPerSource=2", "SingleWriter=yes", f"Memory={128 * MIB}", "Threads=2", "Engine=threads",
-        "Direct=no", "Allow=10.0.0.0/8 [2001:db8::]/32:read", "TLS=require",
-        "Identity=read dns:*.example.org", "Identity=write dn:CN=a b,O=c"}
+        "MaxConnectionsPerSource=2", "SingleWriter=yes", f"Memory={128 * MIB}", "Threads=2",
+        "Engine=threads", "ResizeReconnect=yes", "Direct=no", "Allow=10.0.0.0/8 [2001:db8::]/32:read",
+        "TLS=require", "Identity=read dns:*.example.org", "Identity=write dn:CN=a b,O=c"}
     (row,) = ctl.json("show", "web1")
     assert row["tls"] == "require"
     assert row["identity"] == ["read dns:*.example.org", "write dn:CN=a b,O=c"]

@@ -104,6 +104,10 @@ static const struct event_kind kinds[] = {
 	[EVENT_DEVICE_READ_ONLY] = {
 		"device-read-only", "4014b11fdb54468482135e7c356d58d0", LOG_NOTICE,
 	},
+	/* the device was read-only, and is not any more */
+	[EVENT_DEVICE_WRITABLE] = {
+		"device-writable", "71e2018298574860ba9113e68e12e937", LOG_NOTICE,
+	},
 	/* the device has grown or, told as critical, shrunk */
 	[EVENT_DEVICE_RESIZED] = {
 		"device-resized", "d363708890ea4b8f8c9684a416f96876", LOG_NOTICE,

@@ -212,6 +212,7 @@ static const struct setting keys[] = {
 	ROW("SingleWriter", setting_bool, single_writer),
 	ROW("IdleTimeout", setting_u32, idle_timeout),
 	ROW("StartAtBoot", setting_bool, start_at_boot),
+	ROW("ResizeReconnect", setting_bool, resize_reconnect),
 	ROW("Bitmap", setting_bitmap_names, bitmaps),
 	ROW("BitmapStore", setting_bitmap_store, bitmap_store),
 	ROW("BitmapGranularity", setting_bitmap_granularity, bitmap_granularity),
@@ -425,6 +426,7 @@ static void print_settings(FILE *out, const struct export_settings *s)
 	print_bool(out, "SingleWriter", s->single_writer, defaults.single_writer);
 	print_number(out, "IdleTimeout", s->idle_timeout, defaults.idle_timeout);
 	print_bool(out, "StartAtBoot", s->start_at_boot, defaults.start_at_boot);
+	print_bool(out, "ResizeReconnect", s->resize_reconnect, defaults.resize_reconnect);
 	print_bitmaps(out, s);
 }
 

@@ -58,6 +58,7 @@ struct export_settings {
 	bool single_writer;             /* SingleWriter=: no; yes lets one client write at a time */
 	uint32_t idle_timeout;          /* IdleTimeout=: seconds without clients; 0, never */
 	bool start_at_boot;             /* StartAtBoot=: no, with the first client */
+	bool resize_reconnect;          /* ResizeReconnect=: no; yes closes clients when it grows */
 	char *bitmaps;                  /* Bitmap=: names, see base/bitmap-settings.h; "" if not given */
 	char *bitmap_store;             /* BitmapStore=: absolute path of a file; "" if not given */
 	uint64_t bitmap_granularity;    /* BitmapGranularity=: bytes, 64K */

@@ -40,6 +40,7 @@ static const struct key {
 	ROW("SingleWriter", BOOLEAN, single_writer, false),
 	ROW("IdleTimeout", NUMBER, idle_timeout, false),
 	ROW("StartAtBoot", BOOLEAN, start_at_boot, false),
+	ROW("ResizeReconnect", BOOLEAN, resize_reconnect, false),
 	ROW("Bitmap", TEXT, bitmaps, true),
 	ROW("BitmapStore", TEXT, bitmap_store, true),
 	ROW("BitmapGranularity", SIZE, bitmap_granularity, true),

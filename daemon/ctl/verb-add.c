@@ -108,6 +108,8 @@ static const struct verb_option options[] = {
 	  "start with the machine, not with the first client\n" },
 	{ 0, "idle-timeout", "SECONDS", setting_u32, SETTING(idle_timeout),
 	  "stop after so long without a client (never)\n" },
+	{ 0, "resize-reconnect", NULL, option_flag, SETTING(resize_reconnect),
+	  "close clients when the device has grown, to connect again\n" },
 	{ 0, "max-connections", "N", export_connections_parse, SETTING(max_connections),
 	  "clients at a time (256)\n" },
 	{ 0, "max-connections-per-source", "N", setting_u32, SETTING(max_per_source),

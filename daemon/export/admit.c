@@ -15,7 +15,7 @@
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "export/resize.h"
+#include "export/look.h"
 
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
@@ -179,7 +179,7 @@ static int make_conn(struct admission *a, const struct channel_reserve *reserve,
 
 	if (!conn)
 		return -ENOMEM;
-	conn->size = a->offer.size;
+	conn->size = conn->offered = a->offer.size;
 	r = keep_identity(conn, reserve);
 	if (r == 0)
 		r = select_contexts(conn, reserve);
@@ -279,7 +279,7 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 	if (a->closed)
 		return refuse_client(link, reserve, a->closed, a->closed_sentence);
 	/* The offer comes before the refusal, so that the next request is for it. */
-	if (export_look_at_size(a->export) && !admit_offer_to(a, link))
+	if (export_look(a->export) && !admit_offer_to(a, link))
 		return false;
 	if (reserve->offer != a->offer.number)
 		return refuse_stale(link, reserve);

@@ -51,8 +51,8 @@ static bool in_range(const struct request *req, uint64_t size)
 struct verdict command_check(const struct command *cmd, const struct request *req,
                              const struct command_limits *limits)
 {
-	if (limits->draining)
-		return (struct verdict) { NBD_ESHUTDOWN, "the export is being stopped" };
+	if (limits->shutdown)
+		return (struct verdict) { NBD_ESHUTDOWN, limits->shutdown };
 	if (!cmd)
 		return (struct verdict) { NBD_EINVAL, "unknown command" };
 	if (cmd->bounded && req->length > NBD_MAX_PAYLOAD)

@@ -30,7 +30,7 @@ struct command_limits {
 	uint64_t size;                  /* bytes */
 	uint16_t flags;                 /* NBD_FLAG_* as told to this client */
 	enum nbd_mode mode;
-	bool draining;
+	const char *shutdown;           /* a sentence why nothing is served any more, or NULL */
 };
 
 /* What to answer, and a sentence for structured replies; static, NULL with NBD_SUCCESS. */

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "export/contexts.h"
+#include "export/look.h"
 #include "export/read.h"
 #include "export/send.h"
 
@@ -64,6 +65,8 @@ static void on_arrival(struct letter *letter)
 	conn->taken = conn->given;
 	if (loop->draining)
 		conn_end(conn, loop->drain_reason);
+	else if (client_is_outgrown(conn))      /* since it was granted */
+		conn_retire(conn, REASON_RESIZED);
 	conn_unsettle(conn);
 }
 
@@ -130,6 +133,24 @@ void conn_stay(struct conn *conn, enum reason reason)
 	conn->ending = false;
 	conn->reason = REASON_NONE;
 	conn_unsettle(conn);
+}
+
+void conn_retire(struct conn *conn, enum reason reason)
+{
+	if (conn->retired || conn->dead)
+		return;
+	conn->retired = reason;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->retired_at);
+	conn_unsettle(conn);
+	loop_watch(conn->loop);
+}
+
+const char *conn_leaves_since(const struct conn *conn)
+{
+	if (conn->loop->draining)
+		return conn->loop->drain_reason == REASON_DEVICE ? "the device is gone" :
+		       "the export is being stopped";
+	return conn->retired ? "the export has changed its size: connect again" : NULL;
 }
 
 void conn_kill(struct conn *conn, enum reason reason)
@@ -347,8 +368,8 @@ static void settle(struct conn *conn)
 	if (!conn->dead) {
 		conn_receive(conn);
 		conn_send(conn);
-		if (conn->loop->draining && !conn->ending)
-			conn_end(conn, conn->loop->drain_reason);
+		if (conn_shall_leave(conn) && !conn->ending)
+			conn_end(conn, conn->loop->draining ? conn->loop->drain_reason : conn->retired);
 		if (all_said(conn))
 			conn_kill(conn, conn->reason);
 	}

@@ -56,6 +56,7 @@ struct conn {
 	uint64_t id;                    /* the number in both processes' logs */
 	enum nbd_mode mode;
 	uint64_t size;                  /* as the client was told */
+	uint64_t offered;               /* the whole export's then: the same, or more */
 	uint16_t flags;
 	uint16_t n_contexts;
 	uint32_t *contexts;             /* identifiers, each in use by us; ours */
@@ -91,6 +92,8 @@ struct conn {
 	struct piece *reload;           /* the first of them, while it waits for memory */
 
 	bool ending;                    /* in order: no more requests are read */
+	_Atomic enum reason retired;    /* it shall leave, as in a drain of its own; or REASON_NONE */
+	struct timespec retired_at;
 	_Atomic bool dead;              /* at once: nothing is sent or started any more */
 	enum reason reason;
 	struct timespec given;          /* the last time the client gave a byte */
@@ -111,6 +114,18 @@ void conn_end(struct conn *conn, enum reason reason);
 
 /* Takes conn_end() back, if that was its reason and it is not too late. */
 void conn_stay(struct conn *conn, enum reason reason);
+
+/* No new request of it is served, and it ends when all is answered: as in a drain. */
+void conn_retire(struct conn *conn, enum reason reason);
+
+/* Whether that is so, or the same for all clients of its loop.  Any thread. */
+static inline bool conn_shall_leave(const struct conn *conn)
+{
+	return conn->retired != REASON_NONE || conn->loop->draining;
+}
+
+/* A sentence for ESHUTDOWN then; NULL while its requests are served. */
+const char *conn_leaves_since(const struct conn *conn);
 
 /* Ends it at once.  Its socket is shut down, and what is in flight is not answered. */
 void conn_kill(struct conn *conn, enum reason reason);

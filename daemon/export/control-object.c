@@ -283,7 +283,7 @@ const sd_bus_vtable control_vtable[] = {
 	CURRENT("State", "s", get_state),
 	CURRENT("StateReason", "s", get_state_reason),
 	CURRENT("Size", "t", get_size),
-	CONSTANT("ReadOnly", "b", get_read_only),
+	CURRENT("ReadOnly", "b", get_read_only),
 	CONSTANT("Direct", "b", get_direct),
 	CONSTANT("Rotational", "b", get_rotational),
 	CONSTANT("WriteCache", "b", get_write_cache),

@@ -36,7 +36,7 @@ static int reopen_for_tail(const struct device *dev, int fd)
 	char self[32];
 
 	(void) snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-	return open(self, (dev->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+	return open(self, (dev->never_writes ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
 }
 
 int device_measure(struct device *dev, int path_fd, struct failure *why)

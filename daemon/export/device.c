@@ -48,7 +48,7 @@ static int fail_busy(const struct device *dev, const struct stat *st, struct fai
 
 	queue_find_user(st->st_rdev, user, sizeof user);
 	return fail_plain(why, EBUSY, "%s is in use%s%s; %s", dev->path, *user ? ": " : "", user,
-	                  dev->read_only ? "Shared=yes (--shared) exports it all the same, read-only"
+	                  dev->never_writes ? "Shared=yes (--shared) exports it all the same, read-only"
 	                                 : "it cannot be exported for writing");
 }
 
@@ -56,7 +56,7 @@ static int fail_open(const struct device *dev, const struct stat *st, int code, 
 {
 	if (code == EBUSY && S_ISBLK(st->st_mode))
 		return fail_busy(dev, st, why);
-	if ((code == EROFS || code == EACCES || code == EPERM) && !dev->read_only)
+	if ((code == EROFS || code == EACCES || code == EPERM) && !dev->never_writes)
 		return fail(why, code, "cannot open %s for writing (ReadOnly=yes or --read-only "
 		            "exports it for reading)", dev->path);
 	return fail(why, code, "cannot open %s", dev->path);
@@ -80,7 +80,7 @@ static bool lacks_direct_io(const struct device *dev)
 static int open_data(struct device *dev, int path_fd, const struct stat *st, bool shared,
                      struct failure *why)
 {
-	int flags = dev->read_only ? O_RDONLY : O_RDWR;
+	int flags = dev->never_writes ? O_RDONLY : O_RDWR;
 
 	if (dev->is_block && !shared)
 		flags |= O_EXCL;
@@ -105,10 +105,11 @@ static int look_at_block_device(struct device *dev, struct failure *why)
 	if (ioctl(dev->fd, BLKSSZGET, &logical) < 0 || ioctl(dev->fd, BLKROGET, &read_only) < 0)
 		return fail(why, errno, "cannot ask %s for its sectors", dev->path);
 	dev->sector = dev->direct ? (uint32_t) logical : 1;
-	if (read_only && !dev->read_only) {
+	dev->read_only_seen = read_only;
+	if (read_only && !dev->never_writes) {
 		log_event(EVENT_DEVICE_READ_ONLY, NULL, "%s: the device is read-only, and so is the "
 		          "export", dev->path);
-		dev->read_only = true;
+		dev->never_writes = true;       /* bitmaps, too, have to know from the start */
 	}
 	return 0;
 }
@@ -193,12 +194,13 @@ static int open_all(struct device *dev, const struct export_settings *s, struct 
 		r = device_identity_of_file(dev->fd, dev->identity);
 		if (r < 0)
 			return fail(why, -r, "cannot look at %s", s->device);
-		r = device_lock(dev->fd, dev->path, !dev->read_only, s->shared, why);
+		r = device_lock(dev->fd, dev->path, !dev->never_writes, s->shared, why);
 	}
 	if (r == 0)
 		r = device_measure(dev, path_fd, why);
 	if (r < 0)
 		return r;
+	dev->read_only = dev->never_writes;
 	dev->nowait = takes_nowait(dev);
 	return 0;
 }
@@ -209,7 +211,7 @@ int device_open(struct device *dev, const struct export_settings *settings, stru
 
 	*dev = (struct device) {
 		.fd = -1, .tail_fd = -1,
-		.read_only = settings->read_only, .direct = settings->direct,
+		.never_writes = settings->read_only, .direct = settings->direct,
 	};
 	dev->path = strdup(settings->device);
 	if (!dev->path)
@@ -237,6 +239,24 @@ bool device_vanished(const struct device *dev, int error)
 	if (!dev->is_block)
 		return false;
 	return ioctl(dev->fd, BLKGETSIZE64, &size) < 0 || size == 0;
+}
+
+bool device_read_only_has_changed(struct device *dev)
+{
+	int now;
+
+	if (!dev->is_block || ioctl(dev->fd, BLKROGET, &now) < 0 || (now != 0) == dev->read_only_seen)
+		return false;
+	dev->read_only_seen = now != 0;
+	dev->read_only = dev->never_writes || now;
+	return true;
+}
+
+bool device_was_replaced(const struct device *dev)
+{
+	uint64_t now = dev->is_block ? queue_disk_sequence(dev->fd) : 0;
+
+	return now && dev->sequence && now != dev->sequence;
 }
 
 /*

@@ -22,16 +22,21 @@ struct device {
 	int fd;                         /* all I/O; O_DIRECT if `direct` */
 	int tail_fd;                    /* buffered, for the unaligned tail; -1 without one */
 	bool is_block;
-	bool read_only;                 /* by settings or by the device itself */
+	bool never_writes;              /* by settings, or by the device itself at the start */
 	bool direct;
 	bool rotational;
 	bool write_cache;               /* volatile: a flush is needed to reach media */
 	bool can_discard;
 
-	/* Set by the main thread, while loops read them: see resize.h. */
+	/* Set by the main thread, while loops read them: see look.h. */
 	_Atomic uint64_t size;          /* bytes to export; a multiple of 512 */
 	_Atomic uint64_t direct_size;   /* bytes that `fd` reaches with whole sectors */
-	uint64_t size_seen;             /* the main thread's: what the kernel said last */
+	_Atomic bool read_only;         /* `never_writes`, or the device is so at present */
+
+	/* The main thread's: what the kernel said last. */
+	uint64_t size_seen;
+	bool read_only_seen;
+
 	uint32_t sector;                /* bytes: the alignment that I/O on `fd` needs; 1 for none */
 	uint32_t physical_block;        /* bytes */
 	uint32_t optimal_io;            /* bytes, or 0 */
@@ -42,6 +47,7 @@ struct device {
 	/* Set, and read, by any ring: fallocate(2) has been refused that way. */
 	_Atomic bool no_punch, no_zero_range;
 
+	uint64_t sequence;              /* the disk sequence number; 0 without one */
 	char identity[DEVICE_IDENTITY_SIZE];    /* the same thing behind another path has the same */
 
 	_Atomic unsigned n_punched;     /* times that something may have made a hole */
@@ -66,6 +72,13 @@ bool device_size_has_changed(struct device *dev, uint64_t *ret);
 
 /* What is exported from now on: `size`, or what can be had of it. */
 void device_resize(struct device *dev, uint64_t size);
+
+/* Whether the kernel's word on writing is not that of the last look: then it is in
+ * `read_only_seen`, and in `read_only` if that is possible. */
+bool device_read_only_has_changed(struct device *dev);
+
+/* Another medium or file is behind the same device: the disk sequence number is another. */
+bool device_was_replaced(const struct device *dev);
 
 /* After I/O that failed with `error` (an errno, or 0 to look without one): the device is not
  * there any more, and never will be again under this descriptor. */

@@ -39,6 +39,7 @@ struct export {
 	struct latch latch;
 	struct pool pool;
 	struct tracker *tracker;        /* of its bitmaps; NULL in tests alone */
+	_Atomic uint64_t least_offer;   /* a client that was offered less shall connect again */
 	uint64_t tracked_size;          /* the device's when that was opened: bitmaps go no further */
 
 	/* See contexts_changed() */

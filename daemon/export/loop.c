@@ -6,10 +6,12 @@
 
 #include "export/conn.h"
 #include "export/export.h"
+#include "export/look.h"
 
 static void settle(void *userdata);
 static void on_turn(struct letter *letter);
 static void on_drained(struct letter *letter);
+static void on_sizes(struct letter *letter);
 static void device_failed(void *userdata, int error);
 
 int loop_init(struct loop *loop, struct export *export, const struct engine *engine,
@@ -20,7 +22,8 @@ int loop_init(struct loop *loop, struct export *export, const struct engine *eng
 
 	/* What may be posted once more while it is on its way is never changed. */
 	*loop = (struct loop) { .export = export, .n_clients = n_clients,
-	                        .turn.open = on_turn, .drained.open = on_drained };
+	                        .turn.open = on_turn, .drained.open = on_drained,
+	                        .sizes.open = on_sizes };
 	loop->starved_end = &loop->starved;
 	flusher_init(&loop->flusher, loop);
 	slot_pool_init(&loop->slots);
@@ -169,6 +172,20 @@ void loop_drain(struct loop *loop, unsigned round, enum reason reason)
 void loop_resume(struct loop *loop, unsigned round)
 {
 	want(loop, round, REASON_NONE);
+}
+
+static void on_sizes(struct letter *letter)
+{
+	struct loop *loop = container_of(letter, struct loop, sizes);
+
+	for (struct conn *conn = loop->conns; conn; conn = conn->next)
+		if (client_is_outgrown(conn))
+			conn_retire(conn, REASON_RESIZED);
+}
+
+void loop_check_sizes(struct loop *loop)
+{
+	mailbox_post_once(&loop->ring.mail, &loop->sizes);
 }
 
 /* Spare floors and buffers do no harm where only one of the two could be had. */

@@ -45,6 +45,7 @@ struct loop {
 	unsigned round;                 /* of the turn that was taken last */
 	struct letter turn;             /* to the loop: see what is wanted */
 	_Atomic uint64_t wanted;        /* by the main thread: a round, and a reason to drain, or none */
+	struct letter sizes;            /* to the loop: the device has changed its size */
 	struct letter end;              /* to the loop */
 	struct letter drained;          /* to the main thread */
 	_Atomic unsigned drained_round; /* which it tells of */
@@ -74,6 +75,9 @@ void loop_drain(struct loop *loop, unsigned round, enum reason reason);
 
 /* The main thread, at any time: serve again.  Connections that were not closed yet go on. */
 void loop_resume(struct loop *loop, unsigned round);
+
+/* The main thread: has those clients leave whose size is not what it should be: see look.h. */
+void loop_check_sizes(struct loop *loop);
 
 /* The loop's thread: makes room for `n` more clients.  -ENOMEM */
 int loop_grow(struct loop *loop, unsigned n);

@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/notify.h"
-#include "export/resize.h"
 #include "export/server.h"
 
 #define PERIOD (3 * USEC_PER_SEC)
@@ -120,10 +119,7 @@ static int on_time(sd_event_source *source, uint64_t now, void *userdata)
 		look_whether_deaf(server);
 	else
 		(void) census_ask(&server->census);
-	if (device_vanished(&server->export.device, 0))
-		server_lose_device(server, 0);
-	else if (export_look_at_size(&server->export))
-		admit_offer_again(&server->admission);
+	server_look(server);
 	pulse_extend(server);
 	next = period(server);
 	(void) sd_event_source_set_time(source, now + next);

@@ -45,15 +45,16 @@ static uint64_t read_number(dev_t rdev, const char *name)
 	return read_attribute(rdev, name, text) ? strtoull(text, NULL, 10) : 0;
 }
 
-static uint64_t disk_sequence(const struct device *dev, dev_t rdev)
+uint64_t queue_disk_sequence(int fd)
 {
-	uint64_t seq = 0;
+	uint64_t sequence = 0;
 
 #ifdef BLKGETDISKSEQ
-	if (ioctl(dev->fd, BLKGETDISKSEQ, &seq) == 0)
-		return seq;
+	(void) ioctl(fd, BLKGETDISKSEQ, &sequence);
+#else
+	(void) fd;
 #endif
-	return read_number(rdev, "diskseq");
+	return sequence;
 }
 
 int queue_read_limits(struct device *dev, dev_t rdev, struct failure *why)
@@ -71,7 +72,9 @@ int queue_read_limits(struct device *dev, dev_t rdev, struct failure *why)
 	dev->rotational = read_number(rdev, "queue/rotational") == 1;
 	dev->write_cache = !read_attribute(rdev, "queue/write_cache", text) ||
 	                   strcmp(text, "write through") != 0;
-	device_identity_of_block(rdev, disk_sequence(dev, rdev), dev->identity);
+	dev->sequence = queue_disk_sequence(dev->fd);
+	device_identity_of_block(rdev, dev->sequence ? dev->sequence : read_number(rdev, "diskseq"),
+	                         dev->identity);
 	return 0;
 }
 

@@ -224,11 +224,16 @@ static void take_filter(struct conn *conn)
 	begin_command(slot);
 }
 
+/* A device that has become read-only is so for those, too, who may write. */
 static struct command_limits limits_of(const struct conn *conn)
 {
+	uint16_t flags = conn->flags;
+
+	if (conn->export->device.read_only)
+		flags |= NBD_FLAG_READ_ONLY;
 	return (struct command_limits) {
-		.size = conn->size, .flags = conn->flags, .mode = conn->mode,
-		.draining = conn->loop->draining,
+		.size = conn->size, .flags = flags, .mode = conn->mode,
+		.shutdown = conn_leaves_since(conn),
 	};
 }
 
@@ -341,11 +346,12 @@ static void (*const takers[])(struct conn *conn) = {
 	[RECEIVING_DISCARD] = take_discard,
 };
 
-/* Whether another header may be begun.  What has arrived when the export is drained is still
+/* Whether another header may be begun.  What has arrived when the client shall leave is still
  * answered (that it is shutting down). */
 static bool may_begin(const struct conn *conn)
 {
-	return !conn->ending || (conn->loop->draining && conn->reason == conn->loop->drain_reason);
+	return !conn->ending || (conn->loop->draining && conn->reason == conn->loop->drain_reason) ||
+	       (conn->retired && conn->reason == conn->retired);
 }
 
 static void take_pending(struct conn *conn)

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/notify.h"
-#include "export/resize.h"
+#include "export/look.h"
 #include "export/server.h"
 
 static bool text_differs(const char *a, const char *b)
@@ -95,6 +95,7 @@ static void apply(struct server *server)
 	now->max_connections = wanted->max_connections;
 	now->single_writer = wanted->single_writer;
 	now->idle_timeout = wanted->idle_timeout;
+	now->resize_reconnect = wanted->resize_reconnect;
 	swap(&now->description, &wanted->description);
 	swap(&now->name, &wanted->name);
 	log_event(EVENT_SETTINGS_RELOADED, NULL, "settings were read again: MaxConnections=%" PRIu32
@@ -102,7 +103,7 @@ static void apply(struct server *server)
 	if (now->idle_timeout != timeout)       /* a new time starts from now */
 		server->idle = sd_event_source_disable_unref(server->idle);
 	server_look_idle(server);
-	(void) export_look_at_size(&server->export);
+	(void) export_look(&server->export);
 	admit_offer_again(&server->admission);
 	finish(server, NULL);
 }

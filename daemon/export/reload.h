@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Reads the export's file again and takes over what can change while clients are connected:
- * MaxConnections=, IdleTimeout=, Description= and Name=.  What needs a restart is named in the
- * log and stays; keys that only the negotiator heeds are its own.  A bad file changes nothing.
+ * MaxConnections=, IdleTimeout=, ResizeReconnect=, Description= and Name=.  What needs a restart is
+ * named in the log and stays; keys that only the negotiator heeds are its own.  A bad file changes nothing.
  *
  * More connections need more memory, which only the loops can add to theirs: until
  * they have, the old settings hold.

@@ -14,6 +14,7 @@
 #include "base/notify.h"
 #include "base/text.h"
 #include "export/bitmaps.h"
+#include "export/look.h"
 #include "export/sandbox.h"
 
 #define IDLE_AGAIN USEC_PER_SEC         /* when somebody asks just as it would end */
@@ -86,18 +87,31 @@ void server_resume(struct server *server, const char *who)
 		control_tell_resumed(&server->control, who);
 }
 
-void server_lose_device(struct server *server, int error)
+/* What took the device away is not coming back: says so once, and leaves. */
+static void lose_device(struct server *server, const char *state, const char *detail)
 {
 	if (server->export.device_gone)
 		return;
 	server->export.device_gone = true;
 	log_event(EVENT_DEVICE_GONE, NULL, "%s is gone%s%s: what was written since the last flush "
 	          "may be lost; the export ends until the device is back", server->settings->device,
-	          error ? ": " : "", error ? strerror(error) : "");
+	          detail ? ": " : "", detail ? detail : "");
 	if (server->leaving)
-		enter(server, STATE_NO_DEVICE, "the device is gone");
+		enter(server, STATE_NO_DEVICE, state);
 	else
-		leave(server, "the device is gone");
+		leave(server, state);
+}
+
+void server_look(struct server *server)
+{
+	const struct device *dev = &server->export.device;
+
+	if (device_vanished(dev, 0))
+		lose_device(server, "the device is gone", NULL);
+	else if (device_was_replaced(dev))
+		lose_device(server, "the device was replaced", "its disk sequence number is another");
+	else if (export_look(&server->export))
+		admit_offer_again(&server->admission);
 }
 
 /* All clients have left, and the device is flushed, if it could be. */
@@ -129,7 +143,9 @@ static void on_bitmaps_changed(struct export *export)
 static void on_device_failed(struct export *export, int error)
 {
 	if (device_vanished(&export->device, error))
-		server_lose_device(server_of(export), error);
+		lose_device(server_of(export), "the device is gone", strerror(error));
+	else
+		server_look(server_of(export));
 }
 
 /* IdleTimeout= */
@@ -204,7 +220,7 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info,
 	if (server->leaving)
 		return 0;
 	if (device_vanished(&server->export.device, 0)) {       /* BindsTo= stops us for that */
-		server_lose_device(server, 0);
+		lose_device(server, "the device is gone", NULL);
 		return 0;
 	}
 	log_event(EVENT_EXPORT_STOPPING, NULL, "%s: finishing what is in flight",
@@ -318,6 +334,8 @@ static int start(struct server *server, int listener, struct failure *why)
 		return fail(why, -r, "cannot watch for the rings' letters");
 	r = export_start(&server->export, why);
 	server->runs = r == 0;
+	if (server->runs)
+		device_events_start(&server->events, server);
 	a->on_change = on_slots_changed;
 	return r;
 }
@@ -354,6 +372,7 @@ static void stop(struct server *server)
 	control_stop(&server->control);
 	server->idle = sd_event_source_disable_unref(server->idle);
 	pulse_stop(&server->pulse);
+	device_events_stop(&server->events);
 	admit_stop(&server->admission);
 	export_deinit(&server->export);
 	reload_clear(&server->reload);

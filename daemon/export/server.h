@@ -20,6 +20,7 @@
 #include "export/admit.h"
 #include "export/census.h"
 #include "export/control.h"
+#include "export/device-events.h"
 #include "export/export.h"
 #include "export/pulse.h"
 #include "export/reload.h"
@@ -41,6 +42,7 @@ struct server {
 	struct admission admission;
 	struct census census;
 	struct pulse pulse;
+	struct device_events events;
 	struct reload reload;
 	struct control control;
 	sd_event *event;
@@ -69,8 +71,8 @@ void server_drain(struct server *server, const char *who);
  * stay. */
 void server_resume(struct server *server, const char *who);
 
-/* What took the device away is not coming back: says so once, and leaves. */
-void server_lose_device(struct server *server, int error);
+/* Looks at the device: is it still there, the same, as large, as writable?  Acts on what has changed. */
+void server_look(struct server *server);
 
 /* IdleTimeout= may have changed, or who is connected. */
 void server_look_idle(struct server *server);

@@ -41,9 +41,10 @@ static void look_at(struct conn *conn)
 
 	if (conn->dead || !waits_for_client(conn))
 		return;
-	if (loop->draining && (idle > CONN_DRAIN_SECONDS * 1000 ||
-	    milliseconds_since(&loop->drain_began) > CONN_DRAIN_SECONDS_ALL * 1000))
-		close_stalled(conn, REASON_SHUTDOWN, "the export stops, and the client does not get on");
+	if (conn_shall_leave(conn) && (idle > CONN_DRAIN_SECONDS * 1000 ||
+	    milliseconds_since(loop->draining ? &loop->drain_began : &conn->retired_at) >
+	    CONN_DRAIN_SECONDS_ALL * 1000))
+		close_stalled(conn, conn->reason, "it shall leave, and does not get on");
 	else if (loop->starved && holds && idle > CONN_STALL_SECONDS * 1000)
 		close_stalled(conn, REASON_STALLED, "no progress for 30 s while others wait for memory");
 	else if (loop->starved && idle > CONN_EVICT_MS)

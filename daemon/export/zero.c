@@ -172,8 +172,8 @@ static void next_step(struct slot *slot)
 
 	if (slot->conn->dead)
 		slot_fail(slot, EIO, NULL);
-	else if (slot->conn->loop->draining && slot->at < end)
-		slot_fail(slot, ESHUTDOWN, "the export is being stopped; a part has been zeroed");
+	else if (conn_shall_leave(slot->conn) && slot->at < end)
+		slot_fail(slot, ESHUTDOWN, "no more requests are served; a part has been zeroed");
 	if (slot->error || slot->at == end)
 		flush_if_asked(slot);
 	else if (way == -ENOTSUP || (odd && slot->req.flags & NBD_CMD_FLAG_FAST_ZERO))
@@ -222,7 +222,7 @@ static void on_punched(struct op *op, int res, int buffer)
 /* A hint that is followed in part is followed: a stop need not wait for terabytes. */
 static bool stop_wanted(const struct slot *slot)
 {
-	return slot->conn->dead || slot->conn->loop->draining;
+	return slot->conn->dead || conn_shall_leave(slot->conn);
 }
 
 /* In a thread of the pool. */

@@ -30,6 +30,7 @@ static const char *const words[] = {
 	[REASON_TLS_UNAVAILABLE] = "tls-unavailable",
 	[REASON_TLS_REQUIRED] = "tls-required",
 	[REASON_SINGLE_WRITER] = "single-writer",
+	[REASON_RESIZED] = "resized",
 };
 _Static_assert(ARRAY_LEN(words) == N_REASONS, "every reason has its word");
 

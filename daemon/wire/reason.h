@@ -34,6 +34,7 @@ enum reason {
 	REASON_TLS_UNAVAILABLE = 23,    /* nbd-tls does not run, or has no keys for this */
 	REASON_TLS_REQUIRED = 24,       /* in clear where TLS is required */
 	REASON_SINGLE_WRITER = 25,      /* another client writes, and there may be one */
+	REASON_RESIZED = 26,            /* the device has changed its size: it shall connect again */
 	N_REASONS,
 };
 

@@ -208,7 +208,7 @@ TEST(a_draining_export_refuses_everything_whatever_else_is_wrong)
 	struct command_limits limits = read_only;
 	struct request req = { .type = 99, .offset = UINT64_MAX, .length = UINT64_MAX };
 
-	limits.draining = true;
+	limits.shutdown = "the export is being stopped";
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		expect(&rows[i], 0, 4096, &limits, NBD_ESHUTDOWN);
 		expect(&rows[i], UINT64_MAX, UINT64_MAX, &limits, NBD_ESHUTDOWN);

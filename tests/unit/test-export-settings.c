@@ -64,7 +64,8 @@ TEST(every_key_is_read)
 				   "MaxConnectionsPerSource = 3\n"
 				   "SingleWriter = yes\n"
 				   "IdleTimeout = 300\n"
-				   "StartAtBoot = yes\n";
+				   "StartAtBoot = yes\n"
+				   "ResizeReconnect = yes\n";
 	struct scratch s = scratch_start();
 	struct export_settings got = { 0 };
 	struct failure why = { 0 };
@@ -83,7 +84,7 @@ TEST(every_key_is_read)
 	CHECK_EQ("connections of a source", got.max_per_source, 3);
 	CHECK(got.single_writer);
 	CHECK_EQ("idle", got.idle_timeout, 300);
-	CHECK(got.start_at_boot);
+	CHECK(got.start_at_boot && got.resize_reconnect);
 	export_settings_clear(&got);
 	scratch_end(&s);
 }

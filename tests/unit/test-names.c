@@ -47,7 +47,7 @@ TEST(reasons_keep_their_words)
 		"start-slow", "shutdown", "protocol", "deadline", "limit", "token-unknown",
 		"stalled", "peer-gone", "disconnect", "device", "kicked", "no-access",
 		"tls-handshake-failed", "tls-untrusted", "tls-timeout", "tls-cut", "tls-broken",
-		"tls-unavailable", "tls-required", "single-writer",
+		"tls-unavailable", "tls-required", "single-writer", "resized",
 	};
 
 	CHECK_EQ("", N_REASONS, ARRAY_LEN(words));

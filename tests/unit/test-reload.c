@@ -30,6 +30,7 @@ TEST(nothing_changed_needs_no_restart)
 	s.idle_timeout = 60;
 	s.description = (char *) "text";
 	s.start_at_boot = true;
+	s.resize_reconnect = true;
 	check("what takes effect at once", &s, "");
 }
 
