@@ -196,8 +196,8 @@ static int hand_over(struct nbd_driver *driver, const struct attach_wishes *wish
 
 /* Connects and waits; what was connected and did not get its size is taken back. */
 static int attach_new(struct nbd_driver *driver, const struct attach_wishes *wishes,
-                      const struct client_limits *limits, struct attached *ret,
-                      struct failure *why)
+                      const struct client_limits *limits, struct held_sockets *hold,
+                      struct attached *ret, struct failure *why)
 {
 	struct attached a = { .connections = wishes->connections };
 	int fds[NBD_MAX_SOCKETS];
@@ -223,6 +223,8 @@ static int attach_new(struct nbd_driver *driver, const struct attach_wishes *wis
 		}
 		settle_stop(settle);
 	}
+	for (uint32_t i = 0; r == 0 && hold && i < a.connections; i++)
+		held_sockets_add(hold, take_fd(&fds[i]));
 	close_all(fds, a.connections);
 	if (r == 0)
 		*ret = a;
@@ -230,7 +232,8 @@ static int attach_new(struct nbd_driver *driver, const struct attach_wishes *wis
 }
 
 int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
-                  const struct client_limits *limits, struct attached *ret, struct failure *why)
+                  const struct client_limits *limits, struct held_sockets *hold,
+                  struct attached *ret, struct failure *why)
 {
 	AUTO_FD lock = -1;
 	struct nbd_state state = { 0 };
@@ -241,7 +244,7 @@ int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
 	if (r < 0)
 		return r;
 	if (r == 0)
-		return attach_new(driver, wishes, limits, ret, why);
+		return attach_new(driver, wishes, limits, hold, ret, why);
 	*ret = (struct attached) { .index = state.index, .size = state.size, .was_there = true,
 	                           .connections = state.identity.connections };
 	return 0;

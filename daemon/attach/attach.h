@@ -9,6 +9,7 @@
 
 #include "attach/client.h"
 #include "attach/device.h"
+#include "attach/held-sockets.h"
 #include "netlink/nbd-driver.h"
 
 #define ATTACH_PATIENCE (10 * UINT64_C(1000000))        /* for handshakes, and for udev */
@@ -46,10 +47,12 @@ int attach_connect(const struct attach_wishes *wishes, const struct client_limit
 
 /*
  * Attaches, or finds what is attached already: by the device that was given, else by its name.
- * -EEXIST where that is attached to something else.  One at a time on a machine.
+ * -EEXIST where that is attached to something else.  One at a time on a machine.  The sockets go to
+ * `hold`, which may be NULL.
  */
 int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
-                  const struct client_limits *limits, struct attached *ret, struct failure *why);
+                  const struct client_limits *limits, struct held_sockets *hold,
+                  struct attached *ret, struct failure *why);
 
 /* Takes a device away.  -EBUSY when it is in use, unless `force`. */
 int attach_detach(struct nbd_driver *driver, int index, bool force, struct failure *why);

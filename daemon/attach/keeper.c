@@ -30,6 +30,7 @@ struct keeper {
 	sd_device_monitor *monitor;
 	int note_fd;
 	struct backoff backoff;
+	struct held_sockets sockets;
 	struct attached device;
 	uint32_t dead;                  /* connections, of device.connections */
 	bool knows_flags;
@@ -108,10 +109,13 @@ static int replace_one(struct keeper *k, struct failure *why)
 		r = check_same(k, &facts, why);
 	if (r < 0)
 		return r;
+	(void) held_sockets_abort_dead(&k->sockets);    /* before anything is acknowledged over this */
 	size = facts.size / 512 * 512;
 	grows = size > k->device.size && k->dead == k->device.connections;
 	r = nbd_driver_reconfigure(&k->driver, k->device.index, grows ? size : 0, &fd, 1,
 	                           *k->backend ? k->backend : NULL, why);
+	if (r == 0)
+		held_sockets_add(&k->sockets, take_fd(&fd));
 	if (r == 0 && grows) {
 		log_notice("/dev/nbd%d has grown to %llu bytes", k->device.index,
 		           (unsigned long long) size);
@@ -203,6 +207,7 @@ static int on_dead_link(sd_event_source *source, int fd, uint32_t events, void *
 	}
 	if (!concerned)
 		return 0;
+	(void) held_sockets_abort_dead(&k->sockets);
 	log_event(EVENT_LINK_LOST, NULL, "/dev/nbd%d lost a connection to %.200s: %u of %u are left",
 	          k->device.index, k->wishes->uri.text, k->device.connections - k->dead,
 	          k->device.connections);
@@ -254,6 +259,7 @@ int keeper_new(sd_event *event, const struct attach_wishes *wishes, int cancel_f
 	k->wishes = wishes;
 	k->cancel_fd = cancel_fd;
 	k->note_fd = -1;
+	held_sockets_init(&k->sockets);
 	r = attach_open_driver(wishes->load_module, &k->driver, why);
 	if (r == 0)
 		r = attach_open_driver(false, &k->ears, why);
@@ -271,6 +277,7 @@ void keeper_free(struct keeper *k)
 {
 	if (!k)
 		return;
+	held_sockets_close(&k->sockets);
 	watch_note_close(k->device.index, &k->note_fd);
 	sd_event_source_unref(k->hearing);
 	sd_event_source_unref(k->again);
@@ -306,7 +313,8 @@ static int attach_with_patience(struct keeper *k, struct failure *why)
 	for (;;) {
 		const struct client_limits limits = limits_of(k);
 		struct failure here = { 0 };
-		int r = attach_device(&k->driver, k->wishes, &limits, &k->device, &here);
+		int r = attach_device(&k->driver, k->wishes, &limits, &k->sockets,
+		                      &k->device, &here);
 
 		if (r == 0)
 			return 0;

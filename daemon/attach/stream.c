@@ -114,9 +114,16 @@ static int connect_unix(const struct nbd_uri *uri, const struct client_limits *l
 	return r;
 }
 
-/* A peer that vanished without a word is noticed also when there is no request to wait for. */
+/*
+ * A peer that vanished without a word is noticed also when there is no request to wait for.
+ *
+ * And what was not sent when the socket is closed is not sent at all: the kernel's driver sends the requests
+ * of a dead connection again over another, and closes the dead one; a WRITE of it that TCP delivered after
+ * that could undo a newer one.
+ */
 static void set_tcp_options(int fd)
 {
+	const struct linger discard = { .l_onoff = 1, .l_linger = 0 };
 	static const struct {
 		int level, name, value;
 	} options[] = {
@@ -130,6 +137,7 @@ static void set_tcp_options(int fd)
 	for (size_t i = 0; i < ARRAY_LEN(options); i++)
 		(void) setsockopt(fd, options[i].level, options[i].name, &options[i].value,
 		                  sizeof options[i].value);
+	(void) setsockopt(fd, SOL_SOCKET, SO_LINGER, &discard, sizeof discard);
 }
 
 static int connect_address(const struct addrinfo *a, const struct client_limits *limits,

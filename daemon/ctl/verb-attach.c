@@ -94,7 +94,7 @@ static int attach(const void *options_read, struct failure *why)
 		r = attach_open_driver(o->load_module, &driver, why);
 	if (r < 0)
 		return r;
-	r = attach_device(&driver, &wishes, &limits, &attached, why);
+	r = attach_device(&driver, &wishes, &limits, NULL, &attached, why);
 	nbd_driver_close(&driver);
 	if (r == 0)
 		(void) printf("/dev/nbd%d\n", attached.index);
