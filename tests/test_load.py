@@ -11,7 +11,9 @@ import tempfile
 import pytest
 
 from conftest import BUILD, KIB, MIB, needs_program, wait_until
+from nbdctl import short_folder  # noqa: F401, a fixture
 from nbdwire import PATIENCE
+from tracked import tracked  # noqa: F401
 
 NBD_LOAD = BUILD / "tests/load/nbd-load"
 LATENCIES = {"min", "mean", "p50", "p90", "p99", "p999", "max"}
@@ -140,6 +142,19 @@ def test_status_counts_extents(serve, tmpfs_disk):
     for mode in "structured", "extended":
         told, _ = load("status", address, "--repeat", 3, "--mode", mode)
         assert told["extents"] == 16 and len(told["seconds"]) == 3
+
+
+def test_status_is_that_of_the_context_that_was_asked_for(tracked, tmpfs_disk):  # noqa: F811
+    here = tracked(tmpfs_disk(8 * MIB))
+    here.bitmap("add", "b")
+    for at in 0, MIB, 5 * MIB:
+        here.write(at)
+    address = f"unix:{here.server.socket}"
+    told, _ = load("status", address, "--export", "disk", "--context", "qemu:dirty-bitmap:b")
+    assert told["extents"] == 6
+    done = subprocess.run([NBD_LOAD, "status", "--to", address, "--export", "disk", "--context",
+                           "x:y"], capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1 and b"has no x:y" in done.stderr
 
 
 def test_connections_are_counted_and_idle_ones_held(null):

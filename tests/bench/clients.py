@@ -12,7 +12,7 @@ from typing import Callable
 import processes
 from devices import Device
 from processes import Failed
-from servers import EXPORT, SEARCH, Place, Server
+from servers import BITMAPS, EXPORT, SEARCH, Place, Server
 from workloads import Workload
 
 SLACK = 20              # seconds that a cell may take longer than it should
@@ -182,6 +182,21 @@ def status(cell: Cell) -> Sample:
                   None, None, used, most)
 
 
+def bitmap_map(cell: Cell) -> Sample:
+    """Seconds for all of a bitmap's map, the best of a few, after writes all over the device."""
+    passes = 5
+    work = cell.workload
+    cell.measure_json(cell.load(
+        "run", "--op", "write", "--pattern", "random", "--block", work.block, "--depth", work.depth,
+        "--connections", 1, "--requests", work.requests, "--json"))
+    told, used, most = cell.measure_json(cell.load(
+        "status", "--context", f"qemu:dirty-bitmap:{BITMAPS[0]}", "--mode", "extended",
+        "--repeat", passes, "--json"))
+    if told["extents"] < work.requests:
+        raise Failed(f"tells {told['extents']} extents after {work.requests} writes")
+    return Sample(min(told["seconds"]), told["requests"] * passes, None, None, None, used, most)
+
+
 def wait_line(cell: Cell, client, line: str):
     """Until the client has printed that line; its output is a file, so asks again."""
     deadline = time.monotonic() + CONNECT_LIMIT
@@ -237,5 +252,6 @@ CLIENTS = {
     "nbdcopy": Client(nbdcopy, "nbdcopy", "libnbd-bin"),
     "connect": Client(connect),
     "status": Client(status),
+    "map": Client(bitmap_map),
     "idle": Client(idle),
 }

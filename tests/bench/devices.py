@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the servers serve, all of it in memory: a loop device with direct I/O, a zram device
-and a fragmented file, on a tmpfs of this run's own.  Everything is removed at the end."""
+"""What the servers serve, all of it in memory: a loop device with direct I/O, a zram device,
+a fragmented file and a huge one, on a tmpfs of this run's own; and a folder for what a server keeps,
+on a disk.  Everything is removed at the end."""
 import contextlib
 import dataclasses
 import fcntl
@@ -14,11 +15,13 @@ import time
 from processes import PATIENCE, Failed, run
 from stopping import stopping
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 BLKFLSBUF = 0x1261
 LOOP_SIZE = GIB
 ZRAM_SIZE = 512 * MIB
 FRAGMENTED_SIZE, EXTENTS = 4 * GIB, 65536
+HUGE_SIZE = 16 * TIB
+KEPT = os.environ.get("NBD_EXPORT_TEST_DISKS", "/var/tmp")     # a real file system
 NEEDED = 3 * GIB
 ZRAM_CONTROL = pathlib.Path("/sys/class/zram-control")
 
@@ -27,9 +30,13 @@ ZRAM_CONTROL = pathlib.Path("/sys/class/zram-control")
 class Device:
     path: pathlib.Path
     size: int
+    sparse: bool = False        # and it stays so
 
     def settle(self):
         """What a server left in the page cache is written and forgotten."""
+        if self.sparse:
+            os.truncate(self.path, 0)
+            os.truncate(self.path, self.size)
         with open(self.path, "rb") as opened:
             if self.path.is_block_device():
                 fcntl.ioctl(opened, BLKFLSBUF)
@@ -67,7 +74,7 @@ class Devices:
     def __init__(self):
         self.undo = contextlib.ExitStack()
         self.made: dict[str, Device | Failed] = {}
-        self.folder = None
+        self.folder = self.kept = None
 
     def close(self):
         self.undo.close()
@@ -85,6 +92,8 @@ class Devices:
             run("mount", "-t", "tmpfs", "-o", f"mode=700,size={NEEDED}", "tmpfs", self.folder)
             self.undo.callback(again_until, lambda: run("umount", self.folder),
                                f"{self.folder} cannot be unmounted")
+            self.kept = pathlib.Path(tempfile.mkdtemp(prefix="nbd-bench.", dir=KEPT))
+            self.undo.callback(shutil.rmtree, self.kept, ignore_errors=True)
 
     def get(self, name: str) -> Device:
         if name not in self.made:
@@ -134,10 +143,18 @@ class Devices:
                 os.pwrite(opened.fileno(), b"data" * KIB, offset)
         return Device(path, FRAGMENTED_SIZE)
 
+    def huge(self) -> Device:
+        """Holes, but for what is written until the next cell."""
+        path = self.folder / "huge.raw"
+        path.touch()
+        os.truncate(path, HUGE_SIZE)
+        return Device(path, HUGE_SIZE, sparse=True)
+
 
 def remove_zram(number: int):
     pathlib.Path(f"/sys/block/zram{number}/reset").write_text("1")
     (ZRAM_CONTROL / "hot_remove").write_text(str(number))
 
 
-MAKERS = {"loop": Devices.loop, "zram": Devices.zram, "fragmented": Devices.fragmented}
+MAKERS = {"loop": Devices.loop, "zram": Devices.zram, "fragmented": Devices.fragmented,
+          "huge": Devices.huge}

@@ -73,7 +73,8 @@ class Run:
         device = self.devices.get(work.device)
         device.settle()
         port = free_port() if work.transport == "tcp" else None
-        place = Place(device, self.devices.folder / name, port, self.build, work.connections)
+        place = Place(device, self.devices.folder / name, self.devices.kept / name, port,
+                      self.build, work.connections)
         if not server.command:
             return client.run(Cell(work, server, place, None, self.seconds, self.devices.folder))
         with running(server, place) as pid:

@@ -20,6 +20,7 @@ from stopping import stopping
 
 SEARCH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 EXPORT = "disk"
+BITMAPS = [f"b{i}" for i in range(10)]
 USUAL_CONNECTIONS = 200 # ours takes so many, and those in their handshake, without being told
 START_LIMIT = 10        # seconds
 
@@ -41,6 +42,7 @@ class Place:
     """Where one server of one cell works: its device, its address, a folder of its own."""
     device: Device
     folder: pathlib.Path
+    kept: pathlib.Path          # another one, on a disk
     port: int | None            # None: the unix socket
     build: Build
     connections: int            # how many there will be
@@ -81,6 +83,7 @@ class Server:
     replies: str = "structured"         # the best that it can be asked for
     version: str = "--version"
     tls: bool = False                   # demands it, and no certificate of the client
+    prepare: Callable[[Place], None] = lambda place: None       # once it is ready
 
     @property
     def peer(self):
@@ -107,7 +110,7 @@ def ours(tls=False, **fixed):
     def command(place: Place) -> list:
         settings = place.build.settings | fixed
         if "Bitmap" in settings:
-            settings = {"BitmapStore": place.folder / "bitmaps"} | settings
+            settings = {"BitmapStore": place.kept / "bitmaps"} | settings
         if place.connections > USUAL_CONNECTIONS:
             settings = {"MaxConnections": place.connections + 100, "Memory": "1G"} | settings
         where = place.pick(["--unix", place.socket], ["--listen", f"127.0.0.1:{place.port}"])
@@ -174,17 +177,28 @@ def nbd_server(place: Place) -> list:
     return ["nbd-server", "-C", config, "-p", place.folder / "pid"]
 
 
+def with_bitmaps(n: int = 1, **more) -> dict:
+    """The columns of ours with so many bitmaps that record: without a store they begin as lost."""
+    names = BITMAPS[:n]
+
+    def clear(place: Place):
+        (runtime,) = place.folder.glob("nbdctl-*")
+        processes.run(place.build.nbdctl, "bitmap", "clear", f"--runtime={runtime}",
+                      f"--exports={place.folder}/exports", EXPORT, *names)
+
+    return {"command": ours(Bitmap=" ".join(names), **more), "prepare": clear}
+
+
 SERVERS = (
     Server("ours", "ours", command=ours()),
     Server("ours-2-rings", "ours, Threads=2", command=ours(Threads=2)),
     Server("ours-threads", "ours, Engine=threads", command=ours(Engine="threads")),
-    Server("ours-bitmap", "ours, a dirty bitmap", command=ours(Bitmap="b")),
-    Server("ours-10-bitmaps", "ours, ten dirty bitmaps",
-           command=ours(Bitmap=" ".join(f"b{i}" for i in range(10)))),
-    Server("ours-small-regions", "ours, a bitmap, regions of 64 KiB",
-           command=ours(Bitmap="b", BitmapRegion="64K", BitmapArmLimit=65536, BitmapCold=250)),
+    Server("ours-bitmap", "ours, a dirty bitmap", **with_bitmaps()),
+    Server("ours-10-bitmaps", "ours, ten dirty bitmaps", **with_bitmaps(10)),
+    Server("ours-many-regions", "ours, a bitmap, 65,536 regions of 4 MiB",
+           **with_bitmaps(BitmapArmLimit=65536, BitmapCold=250)),
     Server("ours-few-regions", "ours, a bitmap, 64 regions of 1 MiB",
-           command=ours(Bitmap="b", BitmapRegion="1M", BitmapArmLimit=64)),
+           **with_bitmaps(BitmapRegion="1M", BitmapArmLimit=64)),
     Server("ours-tls", "ours, TLS", command=ours(tls=True), tls=True),
     Server("qemu-uring", "qemu-nbd, io_uring", "qemu-nbd", "qemu-utils", qemu_nbd("io_uring")),
     Server("qemu-native", "qemu-nbd, native", "qemu-nbd", "qemu-utils", qemu_nbd("native")),
@@ -246,19 +260,21 @@ def wait_ready(server: Server, place: Place, child):
 
 @contextlib.contextmanager
 def running(server: Server, place: Place):
-    """A server that is ready, in a folder that goes away with it: yields its pid."""
+    """A server that is ready, in folders that go away with it: yields its pid."""
     if why := server.lacks():
         raise Failed(why)
     home = place.folder
     with contextlib.ExitStack() as undo:
-        home.mkdir()
-        undo.callback(shutil.rmtree, home, ignore_errors=True)
+        for folder in (home, place.kept):
+            folder.mkdir()
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
         with stopping.later():
             child = processes.start(server.command(place), place.output,
                                     environment={"PATH": SEARCH, "XDG_RUNTIME_DIR": str(home),
                                                  "NBD_EXPORT_FLUSH_FAILED": str(home)})
             undo.callback(end_daemon if server.daemon else end_child, place, child)
         wait_ready(server, place, child)
+        server.prepare(place)
         yield pid_in_file(place) if server.daemon else child.pid
 
 

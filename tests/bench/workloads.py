@@ -57,6 +57,7 @@ class Workload:
     rivals: tuple = PEERS               # the best of them is the measure
     servers: tuple = USUAL
     lower_is_better: bool = False
+    requests: int = 0                   # to make before it is measured
     quick: bool = False
 
     @property
@@ -147,20 +148,35 @@ OTHERS = (
           ("randwrite-4k", "write", 4 * KIB, 32, "random"),
           ("seqread-1M", "read", MIB, 4, "sequential"))))
 
-# What dirty bitmaps cost: against ours without any.
+# What dirty bitmaps cost, beside ours without any.
 RANDOM_4K = io("load", "write", 4 * KIB, 32, 1)
 LARGE_1M = io("load", "write", MIB, 4, 1, pattern="sequential")
-BITMAPS = tuple(
-    dataclasses.replace(row, name=f"bitmaps-{name}", title=f"dirty bitmaps: {title}", goal=goal,
-                        subject=subject, rivals=("ours",), servers=("ours", subject), quick=False)
-    for row, name, title, goal, subject in (
-        (RANDOM_4K, "one-4k", "one, 4k random write", BITMAP_4K, "ours-bitmap"),
-        (RANDOM_4K, "ten-4k", "ten, 4k random write", BITMAP_4K, "ours-10-bitmaps"),
-        (LARGE_1M, "one-1M", "one, 1M sequential write", BITMAP_LARGE, "ours-bitmap"),
-        (RANDOM_4K, "first-touch-4k", "4k random write, each first into its region", Goal(None),
-         "ours-small-regions"),
-        (RANDOM_4K, "beyond-limit-4k", "4k random write over 16 times what may be armed",
-         Goal(None), "ours-few-regions")))
+HUGE_1, HUGE_32 = (io("load", "write", 4 * KIB, depth, 1, device="huge") for depth in (1, 32))
+
+
+def bitmaps(name, title, row, subject, goal=Goal(None), rivals=("ours",)) -> Workload:
+    return dataclasses.replace(row, name=f"bitmaps-{name}", title=f"dirty bitmaps: {title}",
+                               goal=goal, subject=subject, rivals=rivals, quick=False,
+                               servers=(*rivals, subject))
+
+
+BITMAPS = (
+    bitmaps("one-4k", "one, 4k random write", RANDOM_4K, "ours-bitmap", BITMAP_4K),
+    bitmaps("ten-4k", "ten beside one, 4k random write", RANDOM_4K, "ours-10-bitmaps", BITMAP_4K,
+            ("ours-bitmap",)),
+    bitmaps("one-1M", "one, 1M sequential write", LARGE_1M, "ours-bitmap", BITMAP_LARGE),
+    bitmaps("first-touch-1", "4k random write, depth 1, each the first into its region", HUGE_1,
+            "ours-bitmap"),
+    bitmaps("first-touch-32", "4k random write, depth 32, each the first into its region", HUGE_32,
+            "ours-many-regions", rivals=()),
+    bitmaps("beyond-limit-4k", "4k random write over 16 times what may be armed", RANDOM_4K,
+            "ours-few-regions"),
+    bitmaps("beyond-limit-32", "4k random write, depth 32, each beyond 1,024 regions", HUGE_32,
+            "ours-bitmap", rivals=()),
+    Workload("bitmaps-map-16T", "dirty bitmaps: the map of 16 TiB after 50,000 writes all over it",
+             "map", "s", Goal(None, size=(1.0, 0.5)), block=4 * KIB, depth=64, device="huge",
+             subject="ours-many-regions", rivals=(), servers=("ours-many-regions",),
+             lower_is_better=True, requests=50_000))
 
 # With TLS: against the peers with TLS, and 1 MiB against qemu-nbd.
 IN_TLS = tuple(

@@ -19,7 +19,7 @@ struct reply {
 
 static void send_option(struct stream *stream, enum option option, const uint8_t *payload, size_t n)
 {
-	uint8_t bytes[OPTION_HEADER + LARGEST_NAME + 64];
+	uint8_t bytes[OPTION_HEADER + 2 * LARGEST_NAME + 64];
 
 	put_be64(bytes, OPTION_MAGIC);
 	put_be32(bytes + 8, option);
@@ -62,22 +62,22 @@ static size_t put_name(uint8_t *at, const char *name)
 	size_t n = strlen(name);
 
 	if (n > LARGEST_NAME)
-		give_up("an export's name has at most %u bytes", LARGEST_NAME);
+		give_up("a name has at most %u bytes", LARGEST_NAME);
 	put_be32(at, (uint32_t) n);
 	memcpy(at + 4, name, n);
 	return 4 + n;
 }
 
-static void ask_for_status(struct peer *peer, const char *name)
+static void ask_for_status(struct peer *peer, const char *name, const char *context)
 {
-	uint8_t payload[LARGEST_NAME + 64];
+	uint8_t payload[2 * LARGEST_NAME + 64];
 	size_t n = put_name(payload, name);
 	struct reply reply;
 	bool found = false;
 
 	put_be32(payload + n, 1);
 	n += 4;
-	n += put_name(payload + n, BASE_ALLOCATION);
+	n += put_name(payload + n, context);
 	send_option(&peer->stream, OPTION_SET_META_CONTEXT, payload, n);
 	for (;;) {
 		receive_reply(&peer->stream, OPTION_SET_META_CONTEXT, &reply);
@@ -89,7 +89,7 @@ static void ask_for_status(struct peer *peer, const char *name)
 		}
 	}
 	if (!found)
-		give_up("the server has no " BASE_ALLOCATION);
+		give_up("the server has no %s", context);
 }
 
 static void take_info(struct peer *peer, const struct reply *reply)
@@ -155,7 +155,7 @@ void peer_open(const struct address *address, const struct settings *settings, b
 	if (peer.mode == MODE_EXTENDED)
 		ask_for(&peer.stream, OPTION_EXTENDED_HEADERS);
 	if (want_status)
-		ask_for_status(&peer, settings->export_name);
+		ask_for_status(&peer, settings->export_name, settings->context);
 	go(&peer, settings->export_name);
 	*ret_peer = peer;
 }

@@ -20,7 +20,7 @@ struct peer {
 	uint16_t flags;
 	uint32_t min_block;             /* 1 unless the server told */
 	uint32_t max_block;
-	uint32_t context;               /* the id of base:allocation, when asked for */
+	uint32_t context;               /* the id of the one that was asked for */
 };
 
 void peer_open(const struct address *address, const struct settings *settings, bool want_status,

@@ -61,6 +61,8 @@ static const struct row rows[] = {
 	 "of offsets and content (default: 1)"},
 	{"verify", VERB_RUN, 0, KIND_FLAG, FIELD(verify), 0, NULL,
 	 "write content that tells its place; check it in what is read"},
+	{"context", VERB_STATUS, 0, KIND_TEXT, FIELD(context), 0, NULL,
+	 "NAME of what to ask for (default: base:allocation)"},
 	{"repeat", VERB_STATUS, 0, KIND_COUNT, FIELD(repeat), 1000000, NULL,
 	 "passes over the export (default: 1)"},
 	{"socket-buffer", CLIENTS | VERB_NULL, 0, KIND_COUNT, FIELD(socket_buffer), 1u << 30, NULL,
@@ -184,8 +186,9 @@ static size_t find_row(enum verb verb, const char *word)
 
 void settings_read(enum verb verb, char **words, struct settings *ret_settings)
 {
-	struct settings settings = {.export_name = "", .mode = MODE_STRUCTURED, .read_percent = 70,
-	                            .seed = 1, .repeat = 1};
+	struct settings settings = {.export_name = "", .context = BASE_ALLOCATION,
+	                            .mode = MODE_STRUCTURED,
+	                            .read_percent = 70, .seed = 1, .repeat = 1};
 	bool given[N_ROWS] = {false};
 
 	for (; *words; words++) {

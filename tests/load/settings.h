@@ -25,6 +25,7 @@ struct settings {
 	const char *to;
 	const char *listen;
 	const char *export_name;
+	const char *context;            /* whose status is asked for */
 	const char *tls;                /* NULL: in clear; see stream_start_tls() */
 	unsigned mode;                  /* enum mode, operation, pattern */
 	unsigned operation;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The verb `status`: asks for base:allocation of the whole export, one request after the
- * other, each from where the last reply ended.  Neighbours of the same kind count as one
- * extent, so the number does not depend on where replies end.
+ * The verb `status`: asks for one context of the whole export, one request after the other, each
+ * from where the last reply ended.  Neighbours of the same kind count as one extent, so the
+ * number does not depend on where replies end.
  */
 #include "verbs.h"
 
