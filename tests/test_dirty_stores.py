@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+import storefile
 from conftest import KIB, MIB, backing_of, needs_program, needs_root, run, wait_until
 from nbdctl import short_folder  # noqa: F401, a fixture
 from seed import seeded
@@ -486,3 +487,34 @@ def test_a_store_whose_blocks_read_as_another_time_ago_is_not_believed(worn, cou
         source = worn.rng.choice(places)
         damaged[at : at + 4096] = worn.rng.choice([bytes(4096), worn.bytes[source : source + 4096]])
         serve_with(worn, damaged)
+
+
+# The format
+
+
+def test_the_store_is_as_its_format_is_documented(tracked, file_disk, counts):  # noqa: F811
+    """Read by another program, which was written from docs/bitmap-format.md."""
+    rng = seeded()
+    here = tracked(file_disk(SIZE), Bitmap="first", **NARROW)
+    here.bitmap("clear", "first")
+    for number in range(counts(4, 40)):
+        here.bitmap("add", f"n{number}")
+        if rng.random() < 0.5:
+            here.bitmap("disable", f"n{number}")
+        load = Load(here, rng, n_clients=1)
+        load.wait(rng.randrange(20, 400))
+        if rng.random() < 0.5:
+            here.checkpoint(f"c{number}")
+        here.kill()
+        load.stop()
+        read = storefile.read(here.store)
+        assert read.attached
+        here.restart()
+        rows = here.ctl.json("bitmap list", "disk")
+        assert read.names() == [row["name"] for row in rows]
+        for row in rows:
+            assert read.state(row["name"]) == row["state"], row
+            assert read.dirty(row["name"]) == here.dirty(row["name"]), row
+    here.stop()
+    read = storefile.read(here.store)
+    assert not read.attached and read.armed == set()
