@@ -157,7 +157,7 @@ def test_scdoc_and_man_take_a_page(name, tmp_path):
 
 
 def test_every_key_of_an_export_is_in_its_man_page():
-    keys = re.findall(r'^\tROW\("(\w+)"', (ROOT / "daemon/base/export-settings.c").read_text(),
+    keys = re.findall(r'^\tROW(?:_MANY)?\("(\w+)"', (ROOT / "daemon/base/export-settings.c").read_text(),
                       re.M)
     assert "Device" in keys
     assert [key for key in keys if f"\n*{key}=*\n" not in page("nbd-export.conf.5")] == []
@@ -165,14 +165,14 @@ def test_every_key_of_an_export_is_in_its_man_page():
 
 def test_every_key_of_the_negotiator_is_in_its_man_page():
     source = (ROOT / "daemon/base/negotiator-settings.c").read_text()
-    keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
+    keys = re.findall(r'^\tROW(?:_MANY)?\("(\w+)"', source, re.M)
     assert "MaxClients" in keys
     assert [key for key in keys if f"\n*{key}=*\n" not in page("negotiator.conf.5")] == []
 
 
 def test_every_key_of_an_attached_device_is_in_its_man_page():
     source = (ROOT / "daemon/attach/settings.c").read_text()
-    keys = re.findall(r'^\tROW\("(\w+)"', source, re.M)
+    keys = re.findall(r'^\tROW(?:_MANY)?\("(\w+)"', source, re.M)
     assert "URI" in keys
     assert [key for key in keys if f"\n*{key}=*\n" not in page("nbd-attach.8")] == []
 
@@ -229,7 +229,7 @@ def test_a_page_uses_only_verbs_keys_and_events_that_there_are(programs, name):
     used = set(re.findall(r"\bnbdctl ([a-z][a-z-]+)", text))
     assert "add" in used and sorted(used - known) == []
     keys = {key for path in ["export-settings.c", "negotiator-settings.c"] for key in
-            re.findall(r'^\tROW\("(\w+)"', (ROOT / "daemon/base" / path).read_text(), re.M)}
+            re.findall(r'^\tROW(?:_MANY)?\("(\w+)"', (ROOT / "daemon/base" / path).read_text(), re.M)}
     ours = set(re.findall(r"`([A-Z][a-z]\w+)=", text)) - {"MemoryMax", "CPUQuota",
                                                            "IOReadBandwidthMax"}
     assert sorted(ours - keys) == []

@@ -18,7 +18,7 @@ from nbdchannel import RESERVE, RIGHT_READ, RIGHT_WRITE
 from nbdwire import PATIENCE, Closed
 from negotiator_bench import Bench
 from tlschannel import HELLO, X509, record_bytes
-from tlsfixtures import context, put_keys, starttls, wrap
+from tlsfixtures import context, put_keys, starttls
 
 LISTED = [(b"disk", b"")]
 HERE = "127.0.0.1"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/child.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "base/attr.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "ctl/programs.h"
 
 #define ACCURACY (USEC_PER_SEC / 1000)
 #define START_DEADLINE (30 * USEC_PER_SEC)
@@ -192,6 +194,26 @@ void child_describe_end(const siginfo_t *how, char *ret, size_t size)
 		(void) snprintf(ret, size, "was killed by SIG%s", name);
 	else
 		(void) snprintf(ret, size, "was killed by signal %d", how->si_status);
+}
+
+int child_set_argv(struct child *c, const char *program_name, const char *const *words,
+                   size_t n, struct failure *why)
+{
+	size_t at = 1;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!words[i])
+			continue;
+		assert(at + 1 < ARRAY_LEN(c->argv));
+		c->argv[at] = strdup(words[i]);
+		if (!c->argv[at++])
+			return fail(why, ENOMEM, "cannot prepare %s", program_name);
+	}
+	c->plan.argv = c->argv;
+	if (program_find(program_name, &c->argv[0], why) < 0)
+		return -why->code;
+	c->plan.program = c->argv[0];
+	return 0;
 }
 
 void child_clear(struct child *c)

@@ -25,7 +25,7 @@ enum child_state {
 
 struct child {
 	char *title;                    /* "nbd-export[web1]", for log lines */
-	char *argv[8];                  /* each its own memory; argv[0] is the program's path */
+	char *argv[12];                  /* each its own memory; argv[0] is the program's path */
 	struct spawn_plan plan;         /* borrows argv and fds */
 	int demand;                     /* the listening socket to wait on before another
 	                                 * start, -1 to start at once; borrowed */
@@ -44,6 +44,10 @@ struct child {
 	sd_event_source *timer;         /* the deadline of a start, or the back-off */
 	sd_event_source *demand_source;
 };
+
+/* Fills its command line: the program of that name, then what is not NULL of the words. */
+int child_set_argv(struct child *c, const char *program_name, const char *const *words, size_t n,
+                   struct failure *why);
 
 /* Starts it now. */
 int child_start(struct child *c, sd_event *event, struct failure *why);

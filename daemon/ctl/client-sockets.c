@@ -96,18 +96,21 @@ void client_sockets_close(struct client_sockets *all)
 	*all = (struct client_sockets) { 0 };
 }
 
-/* The name belongs before the query of "nbd+unix:///?socket=", and behind "nbd://host:port". */
+/* The name belongs before the query of "nbd+unix:///?socket=", and behind "nbd://host:port"; an "s"
+ * behind "nbd" says that it is by TLS. */
 static void print_line(const char *name_for_people, const char *name_in_uri, const char *uri,
-                       FILE *to)
+                       bool is_tls, FILE *to)
 {
+	const char *rest = uri + strlen("nbd");
 	const char *query = strchr(uri, '?');
-	int len = (int) (query ? query - uri : (ptrdiff_t) strlen(uri));
+	int len = (int) (query ? query - rest : (ptrdiff_t) strlen(rest));
 
-	(void) fprintf(to, "serving %s at %.*s%s%s%s\n", name_for_people, len, uri,
-	               query ? "" : "/", name_in_uri, query ? query : "");
+	(void) fprintf(to, "serving %s at nbd%s%.*s%s%s%s\n", name_for_people, is_tls ? "s" : "",
+	               len, rest, query ? "" : "/", name_in_uri, query ? query : "");
 }
 
-void client_sockets_print(const struct client_sockets *all, const char *export_name, FILE *to)
+void client_sockets_print(const struct client_sockets *all, const char *export_name,
+                          enum tls_policy tls, FILE *to)
 {
 	char shown[NAME_SHOWN + 4];
 	char escaped[3 * EXPORT_NAME_MAX + 1];
@@ -119,7 +122,10 @@ void client_sockets_print(const struct client_sockets *all, const char *export_n
 	for (size_t i = 0; i < all->n; i++) {
 		if (listen_uri(all->fds[i], uri, sizeof uri) < 0)
 			continue;       /* it listens all the same */
-		print_line(shown, escaped, uri, to);
+		if (tls != TLS_POLICY_REQUIRE)
+			print_line(shown, escaped, uri, false, to);
+		if (tls != TLS_POLICY_OFF)
+			print_line(shown, escaped, uri, true, to);
 	}
 	(void) fflush(to);
 }

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "base/failure.h"
+#include "base/tls-settings.h"
 
 struct client_socket {
 	char *path;             /* of a unix socket, absolute; NULL for TCP */
@@ -28,8 +29,9 @@ struct client_sockets {
 int client_sockets_add_tcp(struct client_sockets *all, const char *address, struct failure *why);
 int client_sockets_add_unix(struct client_sockets *all, const char *path, struct failure *why);
 
-/* "serving NAME at URI", a line for each socket. */
-void client_sockets_print(const struct client_sockets *all, const char *export_name, FILE *to);
+/* "serving NAME at URI", a line for each socket and each way that `tls` allows. */
+void client_sockets_print(const struct client_sockets *all, const char *export_name,
+                          enum tls_policy tls, FILE *to);
 
 /* Stops listening and removes the sockets' files. */
 void client_sockets_close(struct client_sockets *all);

@@ -56,6 +56,10 @@ static int name_contents(struct runtime *rt)
 		rt->socket = NULL;
 		return -ENOMEM;
 	}
+	if (asprintf(&rt->tls, "%s/tls", rt->folder) < 0) {
+		rt->tls = NULL;
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -164,5 +168,6 @@ void runtime_remove(struct runtime *rt)
 	free(rt->exports);
 	free(rt->notify);
 	free(rt->socket);
+	free(rt->tls);
 	*rt = (struct runtime) { 0 };
 }

@@ -7,6 +7,7 @@
  *   instances/LABEL/      the export's control socket
  *   negotiator/           the negotiator's
  *   notify                where children report READY=1
+ *   tls                   nbd-tls's channel, with --tls
  *   nbd                   the client socket, when no other was asked for
  *
  * It lies in $XDG_RUNTIME_DIR, /run or /tmp, the first that we may write to and whose name is
@@ -24,6 +25,7 @@ struct runtime {
 	char *exports;          /* FOLDER/exports */
 	char *notify;           /* FOLDER/notify */
 	char *socket;           /* FOLDER/nbd */
+	char *tls;              /* FOLDER/tls */
 };
 
 /* `longest_label`: in bytes.  On failure nothing is left behind. */

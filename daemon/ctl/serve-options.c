@@ -45,6 +45,22 @@ static int on_insecure_listen(struct serve_options *o, const char *value, struct
 	return 0;
 }
 
+static int on_tls(struct serve_options *o, const char *value, struct failure *why)
+{
+	if (o->tls)
+		return fail_plain(why, EINVAL, "it was already given as \"%s\"", o->tls);
+	o->tls = value;
+	return 0;
+}
+
+static int on_tls_required(struct serve_options *o, const char *value, struct failure *why)
+{
+	(void) value;
+	(void) why;
+	o->tls_required = true;
+	return 0;
+}
+
 static int on_debug(struct serve_options *o, const char *value, struct failure *why)
 {
 	(void) value;
@@ -150,6 +166,12 @@ static const struct serve_option {
 	{ "unix", "PATH", false, on_unix,
 	  "listen on a unix socket at PATH; may be given several times.\n"
 	  "Without --listen and --unix: a private socket of its own\n" },
+	{ "tls", "DIR", false, on_tls,
+	  "clients may use TLS; DIR has server-cert.pem, server-key.pem,\n"
+	  "ca-cert.pem, ca-crl.pem, psk.keys, as far as they are wanted\n" },
+	{ "tls-required", NULL, false, on_tls_required,
+	  "clients have to; --listen may then take addresses that other\n"
+	  "machines reach, for clients with a certificate or a key\n" },
 	{ "config", "DIR", false, on_config,
 	  "serve every LABEL.conf of DIR instead of PATHs; bad files\n"
 	  "are named and skipped\n" },
@@ -196,12 +218,28 @@ void serve_options_print(void)
 	}
 }
 
-const char *serve_options_open_address(const struct serve_options *o)
+/* The first --listen that other machines reach; or NULL. */
+static const char *find_open_address(const struct serve_options *o)
 {
-	for (size_t i = 0; i < o->n_listen && !o->insecure_listen; i++)
+	for (size_t i = 0; i < o->n_listen; i++)
 		if (!client_address_is_loopback(o->listen[i]))
 			return o->listen[i];
 	return NULL;
+}
+
+const char *serve_options_open_address(const struct serve_options *o)
+{
+	return o->insecure_listen || o->tls_required ? NULL : find_open_address(o);
+}
+
+bool serve_options_tls_guards(const struct serve_options *o)
+{
+	return o->tls_required && !o->insecure_listen && find_open_address(o);
+}
+
+enum tls_policy serve_options_tls(const struct serve_options *o)
+{
+	return o->tls_required ? TLS_POLICY_REQUIRE : o->tls ? TLS_POLICY_ALLOW : TLS_POLICY_OFF;
 }
 
 /* Nobody gets in by default, and a PATH has no access rules. */
@@ -213,8 +251,9 @@ static int check_addresses(const struct serve_options *o, struct failure *why)
 		return 0;
 	return fail_plain(why, EINVAL, "--listen %s: other machines reach that address, and "
 	                  "nothing would keep anybody out; listen on 127.0.0.1 or [::1], say who "
-	                  "may come by Allow= in the files of --config, or add --insecure-listen "
-	                  "if the network is yours alone", address);
+	                  "may come by Allow= in the files of --config, let them in by certificate "
+	                  "(--tls DIR --tls-required), or add --insecure-listen if the network is "
+	                  "yours alone", address);
 }
 
 /* The rules that concern more than one option.  `of_exports`: one such option, or NULL. */
@@ -233,6 +272,8 @@ static int check_together(const struct serve_options *o, const char *of_exports,
 	if (o->shared && !o->read_only)
 		return fail_plain(why, EINVAL, "--shared needs --read-only: two who write the same "
 		                  "disk without knowing of each other destroy it");
+	if (o->tls_required && !o->tls)
+		return fail_plain(why, EINVAL, "--tls-required needs --tls DIR, where the keys are");
 	return check_addresses(o, why);
 }
 

@@ -29,6 +29,8 @@ struct serve_options {
 	uint32_t max_connections;
 	uint32_t threads;
 	enum export_engine engine;
+	const char *tls;                /* the folder with keys; NULL: no TLS */
+	bool tls_required;
 	bool insecure_listen;
 	bool debug;
 	bool help;
@@ -38,8 +40,14 @@ struct serve_options {
 int serve_options_parse(int argc, char **argv, struct serve_options *ret, struct failure *why);
 void serve_options_clear(struct serve_options *o);
 
-/* The first --listen that other machines reach, unless --insecure-listen is for that; NULL. */
+/* The first --listen that other machines reach, unless --insecure-listen or --tls-required is for
+ * that; NULL. */
 const char *serve_options_open_address(const struct serve_options *o);
+
+/* Whether other machines reach it and a certificate, or a key, is what keeps them out. */
+bool serve_options_tls_guards(const struct serve_options *o);
+
+enum tls_policy serve_options_tls(const struct serve_options *o);
 
 /* Prints the options' lines of --help. */
 void serve_options_print(void);

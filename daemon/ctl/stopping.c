@@ -16,6 +16,7 @@
 #include "base/notify.h"
 
 #define NEGOTIATOR_PATIENCE (5 * USEC_PER_SEC)
+#define TLS_PATIENCE (10 * USEC_PER_SEC)
 #define EXPORT_PATIENCE (90 * USEC_PER_SEC)   /* an export may have much to flush */
 
 static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
@@ -44,6 +45,8 @@ static void name_running(const struct supervisor *s, char *ret, size_t size)
 		if (child_runs(&s->exports[i].child))
 			len += (size_t) snprintf(ret + len, size - len, "%s%s", len ? ", " : "",
 			                         s->exports[i].child.title);
+	if (child_runs(&s->tls) && len < size)
+		(void) snprintf(ret + len, size - len, "%s%s", len ? ", " : "", s->tls.title);
 }
 
 /* Returns how many there were. */
@@ -63,6 +66,7 @@ static void kill_all(struct supervisor *s)
 {
 	s->killing = true;
 	child_signal(&s->negotiator, SIGKILL);
+	child_signal(&s->tls, SIGKILL);
 	if (signal_exports(s, SIGKILL) > 0)
 		s->exit_code = 1;
 }
@@ -80,7 +84,7 @@ static int on_patience_over(sd_event_source *source, uint64_t when, void *userda
 		kill_all(s);
 	} else {
 		s->killing = true;
-		child_signal(&s->negotiator, SIGKILL);
+		child_signal(s->phase == PHASE_STOP_TLS ? &s->tls : &s->negotiator, SIGKILL);
 	}
 	return 0;
 }
@@ -113,7 +117,13 @@ void stopping_step(struct supervisor *s)
 		set_patience(s, EXPORT_PATIENCE);
 		(void) signal_exports(s, SIGTERM);
 	}
-	if (s->phase == PHASE_STOP_EXPORTS && !any_export_runs(s))
+	if (s->phase == PHASE_STOP_EXPORTS && !any_export_runs(s)) {
+		s->phase = PHASE_STOP_TLS;
+		s->killing = false;
+		set_patience(s, TLS_PATIENCE);
+		child_signal(&s->tls, SIGTERM);
+	}
+	if (s->phase == PHASE_STOP_TLS && !child_runs(&s->tls))
 		(void) sd_event_exit(s->event, s->exit_code);
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/supervisor.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -17,7 +16,6 @@
 #include "base/notify.h"
 #include "ctl/notify.h"
 #include "ctl/pending.h"
-#include "ctl/programs.h"
 
 #define SENTENCE_SIZE 256u
 
@@ -44,7 +42,8 @@ static void announce(struct supervisor *s)
 	for (size_t i = 0; i < s->n_exports; i++) {
 		if (s->exports[i].channel < 0)
 			continue;
-		client_sockets_print(&s->sockets, s->exports[i].settings->name, stdout);
+		client_sockets_print(&s->sockets, s->exports[i].settings->name,
+		                     serve_options_tls(s->options), stdout);
 		n++;
 	}
 	if (ferror(stdout))
@@ -109,14 +108,23 @@ static void drop_failed_exports(struct supervisor *s)
 	}
 }
 
-/* Goes on once every export is either ready or ended. */
-static void exports_step(struct supervisor *s)
+static bool tls_has_failed(const struct supervisor *s)
+{
+	return s->options->tls && s->tls.state != CHILD_READY;
+}
+
+void supervisor_exports_step(struct supervisor *s)
 {
 	struct failure why = { 0 };
 	size_t n_ready = count_exports(s, CHILD_READY);
 
-	if (count_exports(s, CHILD_STARTING) > 0)
+	if (count_exports(s, CHILD_STARTING) > 0 || s->tls.state == CHILD_STARTING)
 		return;
+	if (tls_has_failed(s)) {
+		log_error("nothing is served, because nbd-tls could not start");
+		stopping_begin(s, 1);
+		return;
+	}
 	if (s->options->config)
 		drop_failed_exports(s);
 	if (n_ready == 0 || (!s->options->config && n_ready < s->n_exports)) {
@@ -137,7 +145,7 @@ static void on_export_ready(struct child *c)
 	struct supervisor *s = c->userdata;
 
 	if (s->phase == PHASE_EXPORTS)
-		exports_step(s);
+		supervisor_exports_step(s);
 }
 
 /* IdleTimeout= has come: the next client starts it again. */
@@ -170,7 +178,7 @@ static void on_export_ended(struct child *c, bool was_ready, const siginfo_t *ho
 		/* Exit code 1 without READY: it has said why. */
 		if (was_ready || how->si_code != CLD_EXITED || how->si_status != 1)
 			log_event(EVENT_CHILD_DIED, &about, "%s", sentence);
-		exports_step(s);
+		supervisor_exports_step(s);
 		return;
 	}
 	if (is_idle_end(c, was_ready, how)) {
@@ -230,31 +238,12 @@ static int on_notify(sd_event_source *source, int fd, uint32_t events, void *use
 	while (notify_receive(fd, &sender)) {
 		if (sender == s->negotiator.pid)
 			child_is_ready(&s->negotiator);
+		if (s->tls.pid && sender == s->tls.pid)
+			child_is_ready(&s->tls);
 		for (size_t i = 0; i < s->n_exports; i++)
 			if (sender == s->exports[i].child.pid)
 				child_is_ready(&s->exports[i].child);
 	}
-	return 0;
-}
-
-/* Fills the command line: the program, then what is not NULL of the rest. */
-static int set_argv(struct child *c, const char *program_name, const char *const *words,
-                    size_t n, struct failure *why)
-{
-	size_t at = 1;
-
-	for (size_t i = 0; i < n; i++) {
-		if (!words[i])
-			continue;
-		assert(at + 1 < ARRAY_LEN(c->argv));
-		c->argv[at] = strdup(words[i]);
-		if (!c->argv[at++])
-			return fail(why, ENOMEM, "cannot prepare %s", program_name);
-	}
-	c->plan.argv = c->argv;
-	if (program_find(program_name, &c->argv[0], why) < 0)
-		return -why->code;
-	c->plan.program = c->argv[0];
 	return 0;
 }
 
@@ -264,6 +253,7 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 	AUTO_FREE char *exports = NULL;
 	AUTO_FREE char *channels = NULL;
 	AUTO_FREE char *control = runtime_control(s->runtime, NULL);
+	AUTO_FREE char *tls = NULL, *policy = NULL;
 
 	*c = (struct child) {
 		.title = strdup("nbd-negotiator"),
@@ -277,12 +267,21 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 		exports = NULL;
 	if (asprintf(&channels, "--channels=%s", s->runtime->folder) < 0)
 		channels = NULL;
-	if (!c->title || !exports || !channels || !control)
+	if (asprintf(&tls, "--tls=%s", s->runtime->tls) < 0)
+		tls = NULL;
+	if (asprintf(&policy, "--tls-policy=%s", tls_policy_word(serve_options_tls(s->options))) < 0)
+		policy = NULL;
+	if (!c->title || !exports || !channels || !control || !tls || !policy)
 		return fail(why, ENOMEM, "cannot prepare nbd-negotiator");
 
-	const char *words[] = { exports, channels, control, s->options->debug ? "--debug" : NULL };
+	/* Where the certificate is all that keeps others out, there has to be one. */
+	const char *words[] = { exports, channels, control, s->options->tls ? tls : NULL,
+	                        s->options->tls ? policy : NULL,
+	                        serve_options_tls_guards(s->options) ? "--client-certificate=required"
+	                                                             : NULL,
+	                        s->options->debug ? "--debug" : NULL };
 
-	return set_argv(c, "nbd-negotiator", words, ARRAY_LEN(words), why);
+	return child_set_argv(c, "nbd-negotiator", words, ARRAY_LEN(words), why);
 }
 
 static int prepare_export(struct supervisor *s, struct served *e, struct failure *why)
@@ -313,7 +312,7 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 	const char *words[] = { exports, control, "--control-own-user",
 	                        s->options->debug ? "--debug" : NULL, "--", label };
 
-	return set_argv(c, "nbd-export", words, ARRAY_LEN(words), why);
+	return child_set_argv(c, "nbd-export", words, ARRAY_LEN(words), why);
 }
 
 static int prepare_loop(struct supervisor *s, struct failure *why)
@@ -354,6 +353,8 @@ static int prepare(struct supervisor *s, const struct export_list *list, struct 
 			.channel = -1,
 		};
 	r = prepare_negotiator(s, why);
+	if (r == 0)
+		r = tls_child_prepare(s, why);
 	for (size_t i = 0; i < s->n_exports && r == 0; i++)
 		r = prepare_export(s, &s->exports[i], why);
 	return r;
@@ -373,6 +374,8 @@ static void clear(struct supervisor *s)
 {
 	client_sockets_close(&s->sockets);
 	clear_child(&s->negotiator);
+	clear_child(&s->tls);
+	close_fd(&s->tls_channel);
 	for (size_t i = 0; i < s->n_exports; i++) {
 		clear_child(&s->exports[i].child);
 		close_fd(&s->exports[i].channel);
@@ -387,6 +390,10 @@ static void clear(struct supervisor *s)
 
 static int start_exports(struct supervisor *s, struct failure *why)
 {
+	int started = s->options->tls ? child_start(&s->tls, s->event, why) : 0;
+
+	if (started < 0)
+		return started;
 	for (size_t i = 0; i < s->n_exports; i++) {
 		int r = child_start(&s->exports[i].child, s->event, why);
 
@@ -399,7 +406,7 @@ static int start_exports(struct supervisor *s, struct failure *why)
 int supervise(const struct serve_options *o, const struct runtime *rt,
               const struct export_list *list)
 {
-	struct supervisor s = { .options = o, .runtime = rt, .notify = -1 };
+	struct supervisor s = { .options = o, .runtime = rt, .notify = -1, .tls_channel = -1 };
 	struct failure why = { 0 };
 	int r = prepare(&s, list, &why);
 

@@ -2,7 +2,8 @@
 /*
  * The service manager inside `nbdctl serve`.  Its life is a row of phases:
  *
- *   exports start ─► negotiator starts ─► serving ─► negotiator stops ─► exports stop
+ *   exports start ─► negotiator starts ─► serving ─► negotiator stops ─► exports stop ─► nbd-tls stops
+ *   and nbd-tls
  *        └───────────────┴── failure, SIGTERM, Ctrl-C ─────▲
  *
  * Client sockets exist from the second phase to the third, so nobody can connect before
@@ -27,6 +28,7 @@ enum phase {
 	PHASE_SERVING,
 	PHASE_STOP_NEGOTIATOR,
 	PHASE_STOP_EXPORTS,
+	PHASE_STOP_TLS,
 };
 
 struct served {
@@ -43,6 +45,8 @@ struct supervisor {
 	struct served *exports;
 	size_t n_exports;
 	struct child negotiator;
+	struct child tls;               /* without --tls nothing */
+	int tls_channel;                /* its listening socket; -1 without it */
 	struct client_sockets sockets;
 	char *socket_names;             /* LISTEN_FDNAMES */
 	enum phase phase;
@@ -56,6 +60,12 @@ struct supervisor {
  * Returns the exit code; what went wrong has been logged. */
 int supervise(const struct serve_options *o, const struct runtime *rt,
               const struct export_list *list);
+
+/* Goes on once every child of the first phase is either ready or ended. */
+void supervisor_exports_step(struct supervisor *s);
+
+/* tls-child.c: nbd-tls with its socket, if there is --tls. */
+int tls_child_prepare(struct supervisor *s, struct failure *why);
 
 /* stopping.c */
 

@@ -35,6 +35,8 @@ static void print_help(void)
 "        nbdinfo 'nbd+unix:///disk.img?socket=...' and other clients\n"
 "  nbdctl serve --listen 127.0.0.1:10809 web=/dev/vg0/web db=/dev/vg0/db\n"
 "        then: qemu-img convert -p nbd://127.0.0.1:10809/web web.qcow2\n"
+"  nbdctl serve --tls /etc/pki/nbd --tls-required --listen '*:10809' disk.img\n"
+"        for who has a certificate of the CA there: nbds://HOST/disk.img\n"
 "  nbdctl serve --read-only --shared --unix /run/backup.sock /dev/vda\n"
 "        lets a backup program read a disk that is in use here\n"
 "\n"
@@ -72,7 +74,8 @@ static int serve_list(const struct serve_options *o, struct export_list *list)
 	int code;
 
 	stopping_block_signals();
-	if (o->insecure_listen && export_list_let_anybody_in(list, &why) < 0) {
+	if ((o->insecure_listen || serve_options_tls_guards(o)) &&
+	    export_list_let_anybody_in(list, &why) < 0) {
 		log_error("%s", why.text);
 		return 1;
 	}

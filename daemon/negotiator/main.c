@@ -31,6 +31,7 @@ struct arguments {
 	const char *control;
 	const char *tls;
 	enum tls_policy tls_policy;
+	enum client_certificate client_certificate;
 	const char *sandbox_check;
 	unsigned start_timeout;         /* seconds; 0: as the file says */
 	unsigned handshake_timeout;
@@ -50,6 +51,7 @@ static void print_help(void)
 	       "  --control=PATH               a socket to be asked and told by nbdctl\n"
 	       "  --tls=PATH                   nbd-tls's socket\n"
 	       "  --tls-policy=POLICY          off, allow or require, whatever the file says\n"
+	       "  --client-certificate=WHETHER none, optional or required, whatever the file says\n"
 	       "  --start-timeout=SECONDS      how long an export may take to answer (5)\n"
 	       "  --handshake-timeout=SECONDS  how long a client's handshake may take (10)\n"
 	       "  --pause=SECONDS              after a start that failed end only then, for a service\n"
@@ -73,7 +75,8 @@ static bool parse_seconds(const char *text, unsigned *ret)
 	return true;
 }
 
-enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_TLS, OPT_POLICY, OPT_START, OPT_HANDSHAKE,
+enum { OPT_EXPORTS = 256, OPT_CHANNELS, OPT_CONFIG, OPT_CONTROL, OPT_TLS, OPT_POLICY,
+       OPT_CERTIFICATE, OPT_START, OPT_HANDSHAKE,
        OPT_PAUSE, OPT_DEBUG, OPT_CHECK, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
@@ -83,6 +86,7 @@ static const struct option options[] = {
 	{ "control", required_argument, NULL, OPT_CONTROL },
 	{ "tls", required_argument, NULL, OPT_TLS },
 	{ "tls-policy", required_argument, NULL, OPT_POLICY },
+	{ "client-certificate", required_argument, NULL, OPT_CERTIFICATE },
 	{ "start-timeout", required_argument, NULL, OPT_START },
 	{ "handshake-timeout", required_argument, NULL, OPT_HANDSHAKE },
 	{ "pause", required_argument, NULL, OPT_PAUSE },
@@ -124,6 +128,10 @@ static int take_argument(int option, struct arguments *args)
 	case OPT_POLICY:
 		return setting_tls_policy(optarg, &args->tls_policy, &(struct failure) { 0 }) == 0 ?
 			-1 : bad_usage("--tls-policy= takes off, allow or require");
+	case OPT_CERTIFICATE:
+		return setting_client_certificate(optarg, &args->client_certificate,
+		                                  &(struct failure) { 0 }) == 0 ? -1 :
+			bad_usage("--client-certificate= takes none, optional or required");
 	case OPT_CHECK:
 		args->sandbox_check = optarg;
 		return -1;
@@ -305,6 +313,7 @@ static int note_files(struct server *server, const struct arguments *args, struc
 		.start_timeout = args->start_timeout,
 		.handshake_timeout = args->handshake_timeout,
 		.tls = args->tls_policy,
+		.client_certificate = args->client_certificate,
 	};
 	if (!server->files.exports || (args->config && !server->files.config))
 		return fail(why, errno, "cannot tell where the files are");

@@ -35,6 +35,8 @@ static int read_settings(const struct server *server, struct negotiator_settings
 		ret->handshake_timeout = files->handshake_timeout;
 	if (files->tls)
 		ret->tls = files->tls;
+	if (files->client_certificate)
+		ret->client_certificate = files->client_certificate;
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct server_files {
 	enum tls_policy tls;            /* from the command line; unset: the file tells */
 	uint32_t start_timeout;         /* seconds, from the command line; 0: the file tells */
 	uint32_t handshake_timeout;
+	enum client_certificate client_certificate;     /* likewise */
 	bool readable;                  /* still, inside the sandbox */
 	bool wanted_anew;               /* not all of them: who starts us next reads them */
 };
