@@ -141,6 +141,7 @@ def test_of_clients_that_come_at_once_one_gets_in(serve, file_disk, counts):
             entered.append(client)
         except wire.OptionError as error:
             refused.append(error)
+            client.close()
 
     for _ in range(counts(3, 20)):
         threads = [threading.Thread(target=come) for _ in range(n)]
