@@ -12,8 +12,9 @@ import pytest
 from certificates import SERVER, Authority, certtool, day
 from conftest import needs_program, run
 from nbdctl import ctl, short_folder  # noqa: F401
-from test_tls_relay import PSK_KEY, attempt, connect, context, start  # noqa: F401
+from test_tls_relay import attempt, connect
 from tlschannel import REQUIRED
+from tlsfixtures import PSK_KEY, context
 
 CERTIFICATE_FILES = ["ca-cert.pem", "client-cert.pem", "client-key.pem"]
 
@@ -148,10 +149,10 @@ class Issued:
         return self.folder / name / "client-cert.pem", self.folder / name / "client-key.pem"
 
 
-def test_nbd_tls_knows_the_clients_that_were_made(site, tls, start):  # noqa: F811
+def test_nbd_tls_knows_the_clients_that_were_made(site, tls, start_tls):
     tls("client", "carol", site)
     issued = Issued(site)
-    channel = start(site).channel()
+    channel = start_tls(site).channel()
     for name in ("alice", "carol"):
         client, record, plain = connect(channel, context_for(issued, name), certificate=REQUIRED)
         client.close()
@@ -167,13 +168,13 @@ def context_for(issued, name):
     return made
 
 
-def test_a_client_that_was_revoked_is_refused(site, tls, start):  # noqa: F811
+def test_a_client_that_was_revoked_is_refused(site, tls, start_tls):
     for name in ("carol", "dave", "erin"):
         tls("client", name, site)
     tls("revoke", "carol", site)
     tls("revoke", "dave", site)
     issued = Issued(site)
-    channel = start(site).channel()
+    channel = start_tls(site).channel()
     for name in ("carol", "dave"):
         assert "revoked" in attempt(channel, context_for(issued, name),
                                     certificate=REQUIRED).sentence.lower()
