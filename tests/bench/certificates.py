@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A certification authority and a server's certificate, under the names that all servers know."""
 import pathlib
+import shutil
 
 import processes
 
@@ -33,4 +34,14 @@ def folder_in(parent: pathlib.Path) -> pathlib.Path:
              "--load-ca-certificate", folder / "ca-cert.pem",
              "--load-ca-privkey", folder / "ca-key.pem", "--template", folder / "server.info",
              "--outfile", folder / "server-cert.pem")
+    return folder
+
+
+def server_in(parent: pathlib.Path) -> pathlib.Path:
+    """The server's alone: without a CA ours asks no client for a certificate."""
+    folder = parent / "server-certificate"
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+        for name in ("server-cert.pem", "server-key.pem"):
+            shutil.copy(folder_in(parent) / name, folder)
     return folder

@@ -115,8 +115,7 @@ def ours(tls=False, **fixed):
             settings = {"MaxConnections": place.connections + 100, "Memory": "1G"} | settings
         where = place.pick(["--unix", place.socket], ["--listen", f"127.0.0.1:{place.port}"])
         if tls:
-            where += ["--tls=require", "--tls-client-certificate=off",
-                      "--tls-certificates", certificates.folder_in(place.folder.parent)]
+            where += ["--tls-required", "--tls", certificates.server_in(place.folder.parent)]
         serve = [place.build.nbdctl, "serve", *where]
         if not settings:
             return [*serve, f"{EXPORT}={place.device.path}"]
