@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from conftest import MIB, wait_until
+import nbdwire as wire
 from nbdchannel import GONE, REASON
 from nbdwire import PATIENCE
 from test_channel import client_over, connect, serves
@@ -205,3 +206,52 @@ def test_a_drain_only_if_idle_is_refused_while_there_is_a_client_or_one_about_to
     export.control("DrainIdle")
     assert export.control.get("State") == "drained"
     ours.refused("shutdown")
+
+
+@pytest.mark.parametrize("end", ["Drain", "SIGTERM"])
+def test_a_client_with_simple_replies_is_told_nothing_but_success(start, end):  # noqa: F811
+    """Linux's driver makes I/O errors of all else, and sends again what had no answer."""
+    export = start()
+    ours = connect(export)
+    clients = [client_over(ours.client(mode=wire.SIMPLE)[0], wire.SIMPLE) for _ in range(4)]
+    answered = threading.Event()
+    errors = []
+
+    def load(number, client):
+        offset = number * MIB
+        with contextlib.suppress(wire.Closed, ConnectionError):
+            for i in range(16):
+                client.send_write(offset + i * 65536, b"x" * 65536)
+            while True:         # there are always more under way
+                client.send_write(offset, b"x" * 4096)
+                errors.append(client.wait_any().error)
+                answered.set()
+
+    threads = [threading.Thread(target=load, args=pair) for pair in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    assert answered.wait(PATIENCE)
+    if end == "Drain":
+        export.control("Drain")
+    else:
+        assert export.stop() == 0
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert set(errors) == {0}
+
+
+def test_a_client_with_simple_replies_goes_on_after_a_drain_that_was_broken_off(start):  # noqa: F811
+    export = start()
+    ours = connect(export)
+    sock, _ = ours.client(mode=wire.SIMPLE)
+    client = client_over(sock, wire.SIMPLE)
+    data = os.urandom(MIB)
+    client.write(0, data)
+    cookies = [client.send_read(0, MIB) for _ in range(8)]  # and takes no reply yet
+    ended = drain_in_background(export)
+    cookies += [client.send_read(0, MIB) for _ in range(8)]
+    ours.refused("shutdown")
+    export.control("Resume")
+    assert "before it was drained" in ended()
+    for cookie in cookies:
+        assert client.wait(cookie).check().data == data

@@ -360,7 +360,7 @@ static void settle_dead(struct conn *conn)
 static bool all_said(const struct conn *conn)
 {
 	return conn->ending && conn->n_slots == 0 && !conn->out && !conn->send_op.in_flight &&
-	       !conn->pending;
+	       (!conn->pending || conn_leaves_unanswered(conn));
 }
 
 static void settle(struct conn *conn)

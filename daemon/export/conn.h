@@ -124,6 +124,16 @@ static inline bool conn_shall_leave(const struct conn *conn)
 	return conn->retired != REASON_NONE || conn->loop->draining;
 }
 
+/*
+ * Whether its requests then get no answer, rather than ESHUTDOWN: with simple replies, as Linux's own
+ * driver is a client.  It makes an I/O error of any answer but success, for whoever reads or writes, while
+ * a request without one it sends again over its next connection.
+ */
+static inline bool conn_leaves_unanswered(const struct conn *conn)
+{
+	return conn->mode == NBD_MODE_SIMPLE && conn_shall_leave(conn);
+}
+
 /* A sentence for ESHUTDOWN then; NULL while its requests are served. */
 const char *conn_leaves_since(const struct conn *conn);
 

@@ -358,6 +358,8 @@ static void take_pending(struct conn *conn)
 {
 	conn->receive_blocked = false;
 	while (conn->pending_len && !conn->receive_blocked && !conn->dead) {
+		if (conn->receiving == RECEIVING_HEADER && conn_leaves_unanswered(conn))
+			return;         /* the bytes stay, as it may yet be let stay */
 		if (conn->receiving == RECEIVING_HEADER && !may_begin(conn))
 			conn->pending_len = 0;
 		else

@@ -163,6 +163,13 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* To zero all of it again does no harm, but what follows it would have to wait for that: all are dropped. */
+static void leave_unanswered(struct slot *slot)
+{
+	conn_kill(slot->conn, REASON_SHUTDOWN);
+	slot_fail(slot, EIO, NULL);
+}
+
 static void next_step(struct slot *slot)
 {
 	const struct device *dev = &export_of(slot)->device;
@@ -172,6 +179,8 @@ static void next_step(struct slot *slot)
 
 	if (slot->conn->dead)
 		slot_fail(slot, EIO, NULL);
+	else if (conn_leaves_unanswered(slot->conn) && slot->at < end)
+		leave_unanswered(slot);
 	else if (conn_shall_leave(slot->conn) && slot->at < end)
 		slot_fail(slot, ESHUTDOWN, "no more requests are served; a part has been zeroed");
 	if (slot->error || slot->at == end)
