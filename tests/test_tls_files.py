@@ -11,6 +11,7 @@ import pytest
 
 from certificates import SERVER, Authority, certtool, day
 from conftest import needs_program, run
+from nbdwire import PATIENCE
 from nbdctl import ctl, short_folder  # noqa: F401
 from test_tls_relay import attempt, connect
 from tlschannel import REQUIRED
@@ -52,7 +53,8 @@ def names(folder):
 
 def test_init_makes_a_ca_a_server_and_clients(site, tls):
     assert names(site) == ["ca-cert.pem", "psk.keys", "server-cert.pem", "server-key.pem"]
-    assert names(ca_of(site)) == ["ca-cert.pem", "ca-key.pem", "clients"]
+    assert names(ca_of(site)) == [".lock", "ca-cert.pem", "ca-key.pem", "clients",
+                                   "issued"]
     assert names(ca_of(site) / "clients/alice") == CERTIFICATE_FILES
     assert names(ca_of(site) / "clients/bob") == ["keys.psk"]
     assert (site / "psk.keys").read_text() == (ca_of(site) / "clients/bob/keys.psk").read_text()
@@ -139,11 +141,12 @@ def test_keys_are_for_the_names_that_were_asked_for(site, tls):
 
 
 class Issued:
-    """As test_tls_relay knows an authority."""
+    """As the other tests know an authority."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, clients=None):
         self.certificate = ca_of(folder) / "ca-cert.pem"
-        self.folder = ca_of(folder) / "clients"
+        self.folder = clients or ca_of(folder) / "clients"
+        self.folder.mkdir(exist_ok=True)
 
     def pair(self, name):
         return self.folder / name / "client-cert.pem", self.folder / name / "client-key.pem"
@@ -168,20 +171,49 @@ def context_for(issued, name):
     return made
 
 
-def test_a_client_that_was_revoked_is_refused(site, tls, start_tls):
+def test_a_client_that_was_revoked_is_refused(site, tls, start_tls, tmp_path):
+    """Its files may be with the client by then; and it may have got some twice."""
     for name in ("carol", "dave", "erin"):
         tls("client", name, site)
+    issued = Issued(site, tmp_path / "moved")
+    for name in ("carol", "dave", "erin"):
+        (ca_of(site) / "clients" / name).rename(issued.folder / name)
+    tls("client", "dave", site, status=1)
+    tls("client", "dave", site, "--replace")
+    shutil.copytree(ca_of(site) / "clients/dave", issued.folder / "dave again")
     tls("revoke", "carol", site)
     tls("revoke", "dave", site)
-    issued = Issued(site)
+    assert names(ca_of(site) / "clients/dave") == ["ca-cert.pem"]
+    tls("revoke", "dave", site, status=1)
+    tls("client", "dave", site)             # a new one, which is good
     channel = start_tls(site).channel()
-    for name in ("carol", "dave"):
+    for name in ("carol", "dave", "dave again"):
         assert "revoked" in attempt(channel, context_for(issued, name),
                                     certificate=REQUIRED).sentence.lower()
-    client, record, plain = connect(channel, context_for(issued, "erin"), certificate=REQUIRED)
-    client.close()
-    plain.close()
+    for folder, name in ((issued, "erin"), (Issued(site), "dave")):
+        client, _, plain = connect(channel, context_for(folder, name), certificate=REQUIRED)
+        client.close()
+        plain.close()
+        channel.recv()
     channel.close()
+
+
+def test_of_changes_at_the_same_time_none_is_lost(site, tls, ctl):  # noqa: F811
+    clients = [f"client{i}" for i in range(8)]
+
+    def at_once(*words):
+        started = [ctl.start("tls " + word[0], *word[1:]) for word in words]
+        for child in started:
+            _, why = child.communicate(timeout=PATIENCE)
+            assert child.returncode == 0, why
+
+    at_once(*(("client", name, site) for name in clients),
+            *(("client", f"key{i}", site, "--psk") for i in range(8)))
+    lines = (site / "psk.keys").read_text().splitlines()
+    assert {line.split(":")[0] for line in lines} == {"bob", *(f"key{i}" for i in range(8))}
+    at_once(*(("revoke", name, site) for name in clients))
+    told = run("certtool", "--crl-info", "--infile", site / "ca-crl.pem")
+    assert "Revoked certificates (8)" in told
 
 
 def test_revoking_takes_a_key_away(site, tls):

@@ -91,10 +91,33 @@ static char *name_lock(const struct places *p)
 	return path;
 }
 
+static int lock(const char *path, const char *folder, int *ret_fd, struct failure *why)
+{
+	AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int r;
+
+	if (fd < 0)
+		return fail(why, errno, "cannot open %.300s", path);
+	r = wait_for_lock(fd, path, folder, why);
+	if (r == 0)
+		*ret_fd = take_fd(&fd);
+	return r;
+}
+
+int folder_lock_other(const char *folder, int *ret_fd, struct failure *why)
+{
+	AUTO_FREE char *path = NULL;
+
+	if (asprintf(&path, "%s/.lock", folder) < 0) {
+		path = NULL;
+		return fail(why, ENOMEM, "cannot lock %.300s", folder);
+	}
+	return lock(path, folder, ret_fd, why);
+}
+
 int folder_lock(const struct places *p, int *ret_fd, struct failure *why)
 {
 	AUTO_FREE char *path = name_lock(p);
-	AUTO_FD fd = -1;
 	int r = make_folder(p->exports, why);
 
 	if (r == 0 && p->of_units)
@@ -103,13 +126,8 @@ int folder_lock(const struct places *p, int *ret_fd, struct failure *why)
 		return r;
 	if (!path)
 		return fail(why, ENOMEM, "cannot lock %.300s", p->exports);
-	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return fail(why, errno, "cannot open %.300s", path);
-	r = wait_for_lock(fd, path, p->exports, why);
-	if (r < 0)
-		return r;
-	remove_unfinished(p->exports);
-	*ret_fd = take_fd(&fd);
-	return 0;
+	r = lock(path, p->exports, ret_fd, why);
+	if (r == 0)
+		remove_unfinished(p->exports);
+	return r;
 }

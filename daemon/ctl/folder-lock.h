@@ -17,3 +17,6 @@
  * minutes (NBD_EXPORT_LOCK_PATIENCE=SECONDS, for tests).  Closing the descriptor unlocks.
  */
 int folder_lock(const struct places *p, int *ret_fd, struct failure *why);
+
+/* The same of another folder, which is there: FOLDER/.lock. */
+int folder_lock_other(const char *folder, int *ret_fd, struct failure *why);

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/attr.h"
 #include "base/paths.h"
 #include "ctl/absolute-path.h"
-#include "ctl/certtool.h"
+#include "ctl/folder-lock.h"
+#include "ctl/tls-issued.h"
 #include "ctl/tls-psk.h"
 #include "ctl/whole-file.h"
 
@@ -19,7 +19,7 @@
 #define HOST_LIMIT 253u
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-static struct certtool_pair ca_of(const struct tls_site *site)
+struct certtool_pair tls_site_ca(const struct tls_site *site)
 {
 	return (struct certtool_pair) { site->ca, "ca-cert.pem", "ca-key.pem" };
 }
@@ -139,7 +139,8 @@ int tls_site_no_client(const struct tls_site *site, const char *name, struct fai
 	char folder[PATH_MAX];
 	int r = tls_site_client_folder(site, name, folder, why);
 
-	if (r == 0 && (has(folder, "client-cert.pem") || has(folder, "client-key.pem")))
+	if (r == 0 && (has(folder, "client-cert.pem") || has(folder, "client-key.pem") ||
+	               tls_issued_has(site, name)))
 		return fail_plain(why, EEXIST, "the client %s has a certificate: %.300s; --replace "
 		                  "makes another one", name, folder);
 	return r;
@@ -175,18 +176,26 @@ static void name_ca(char *ret, size_t size)
 	(void) snprintf(ret, size, "nbd-export CA%s%.40s", *host ? " at " : "", host);
 }
 
-int tls_site_make_ca(const struct tls_site *site, struct failure *why)
+int tls_site_lock(const struct tls_site *site, int *ret_fd, struct failure *why)
 {
-	const struct certtool_pair ca = ca_of(site);
-	char clients[PATH_MAX], name[64];
+	char clients[PATH_MAX], issued[PATH_MAX];
 	int r = whole_file_path(site->ca, "clients", clients, why);
 
-	name_ca(name, sizeof name);
-	r = r < 0 ? r : certtool_find(why);
+	r = r < 0 ? r : whole_file_path(site->ca, "issued", issued, why);
 	r = r < 0 ? r : make_folder(site->server, 0700, why);
 	r = r < 0 ? r : make_folder(site->ca, 0700, why);
 	r = r < 0 ? r : make_folder(clients, 0700, why);
-	return r < 0 ? r : certtool_make_ca(&ca, name, why);
+	r = r < 0 ? r : make_folder(issued, 0700, why);
+	return r < 0 ? r : folder_lock_other(site->ca, ret_fd, why);
+}
+
+int tls_site_make_ca(const struct tls_site *site, struct failure *why)
+{
+	const struct certtool_pair ca = tls_site_ca(site);
+	char name[64];
+
+	name_ca(name, sizeof name);
+	return certtool_make_ca(&ca, name, why);
 }
 
 static int put_ca_certificate(const struct tls_site *site, const char *folder, struct failure *why)
@@ -204,7 +213,7 @@ static int put_ca_certificate(const struct tls_site *site, const char *folder, s
 int tls_site_make_server(const struct tls_site *site, const char *const *hosts, size_t n_hosts,
                          unsigned days, struct failure *why)
 {
-	const struct certtool_pair ca = ca_of(site);
+	const struct certtool_pair ca = tls_site_ca(site);
 	const struct certtool_pair server = { site->server, "server-cert.pem", "server-key.pem" };
 	const struct certtool_subject subject = { hosts[0], hosts, n_hosts, days };
 	int r = certtool_issue(&ca, &subject, &server, why);
@@ -216,13 +225,14 @@ int tls_site_make_client(const struct tls_site *site, const char *name, unsigned
                          struct failure *why)
 {
 	char folder[PATH_MAX];
-	const struct certtool_pair ca = ca_of(site);
+	const struct certtool_pair ca = tls_site_ca(site);
 	const struct certtool_pair client = { folder, "client-cert.pem", "client-key.pem" };
 	const struct certtool_subject subject = { .name = name, .days = days };
 	int r = tls_site_client_folder(site, name, folder, why);
 
 	r = r < 0 ? r : make_folder(folder, 0700, why);
 	r = r < 0 ? r : certtool_issue(&ca, &subject, &client, why);
+	r = r < 0 ? r : tls_issued_note(site, name, why);
 	return r < 0 ? r : put_ca_certificate(site, folder, why);
 }
 
@@ -235,58 +245,4 @@ int tls_site_make_key(const struct tls_site *site, const char *name, struct fail
 	r = r < 0 ? r : whole_file_path(folder, "keys.psk", own, why);
 	r = r < 0 ? r : make_folder(folder, 0700, why);
 	return r < 0 ? r : tls_psk_make(keys, own, name, why);
-}
-
-/* --- revoking ----------------------------------------------------------------- */
-
-/* All that were, and this one. */
-static int add_revoked(const char *revoked, const char *cert, struct failure *why)
-{
-	AUTO_FREE char *before = NULL;
-	AUTO_FREE char *one = NULL;
-	AUTO_FREE char *all = NULL;
-	size_t before_len = 0, len = 0;
-	int r = access(revoked, F_OK) == 0 ? whole_file_read(revoked, &before, &before_len, why) : 0;
-
-	r = r < 0 ? r : whole_file_read(cert, &one, &len, why);
-	if (r < 0 || (before && strstr(before, one)))
-		return r;
-	all = malloc(before_len + len + 1);
-	if (!all)
-		return fail(why, ENOMEM, "cannot revoke %.300s", cert);
-	if (before)
-		memcpy(all, before, before_len);
-	memcpy(all + before_len, one, len);
-	return whole_file_write(revoked, all, before_len + len, 0600, why);
-}
-
-static int revoke_certificate(const struct tls_site *site, const char *cert, struct failure *why)
-{
-	const struct certtool_pair ca = ca_of(site);
-	char revoked[PATH_MAX], crl[PATH_MAX];
-	int r = whole_file_path(site->ca, "revoked.pem", revoked, why);
-
-	r = r < 0 ? r : whole_file_path(site->server, "ca-crl.pem", crl, why);
-	r = r < 0 ? r : add_revoked(revoked, cert, why);
-	return r < 0 ? r : certtool_revoke(&ca, revoked, (unsigned long long) time(NULL), crl, why);
-}
-
-int tls_site_revoke(const struct tls_site *site, const char *name, struct failure *why)
-{
-	char folder[PATH_MAX], cert[PATH_MAX], keys[PATH_MAX];
-	int had_key, r = tls_site_client_folder(site, name, folder, why);
-	bool had_cert;
-
-	r = r < 0 ? r : whole_file_path(folder, "client-cert.pem", cert, why);
-	r = r < 0 ? r : whole_file_path(site->server, "psk.keys", keys, why);
-	if (r < 0)
-		return r;
-	had_cert = access(cert, F_OK) == 0;
-	if (had_cert)
-		r = revoke_certificate(site, cert, why);
-	had_key = r < 0 ? r : tls_psk_remove(keys, name, why);
-	if (had_key == 0 && !had_cert)
-		return fail_plain(why, ENOENT, "%s has neither a certificate in %.200s nor a key in "
-		                  "%.200s", name, folder, keys);
-	return had_key < 0 ? had_key : 0;
 }

@@ -4,9 +4,10 @@
  * clients:
  *
  *   SERVER    server-cert.pem, server-key.pem, ca-cert.pem, ca-crl.pem, psk.keys: nbd-tls(8)
- *   CA        ca-key.pem, ca-cert.pem; revoked.pem: certificates of clients that are
+ *   CA        ca-key.pem, ca-cert.pem
  *             clients/NAME/: ca-cert.pem, client-cert.pem, client-key.pem, keys.psk, under
- *             the names by which qemu and libnbd know them
+ *             the names by which qemu and libnbd know them, to be moved to the client
+ *             issued/NAME.pem, revoked.pem: tls-issued.h
  */
 #pragma once
 
@@ -15,6 +16,7 @@
 #include <stddef.h>
 
 #include "base/failure.h"
+#include "ctl/certtool.h"
 
 struct tls_site {
 	char *server, *ca;              /* absolute */
@@ -23,6 +25,8 @@ struct tls_site {
 /* NULL: the usual ones.  The CA's is the server's with "-ca" behind it. */
 int tls_site_find(const char *server, const char *ca, struct tls_site *ret, struct failure *why);
 void tls_site_clear(struct tls_site *site);
+
+struct certtool_pair tls_site_ca(const struct tls_site *site);
 
 /* A client's name: also a folder's, a common name and an identity of a key. */
 int tls_name_check(const char *name, struct failure *why);
@@ -39,7 +43,11 @@ int tls_site_no_server(const struct tls_site *site, struct failure *why);
 int tls_site_no_client(const struct tls_site *site, const char *name, struct failure *why);
 int tls_site_no_key(const struct tls_site *site, const char *name, struct failure *why);
 
-/* Folders, and the CA, as far as they are not there. */
+/* Makes the folders as far as they are not there, and lets one at a time change them: closing the
+ * descriptor unlocks. */
+int tls_site_lock(const struct tls_site *site, int *ret_fd, struct failure *why);
+
+/* As far as it is not there. */
 int tls_site_make_ca(const struct tls_site *site, struct failure *why);
 
 /* They replace what is there. */
@@ -48,9 +56,6 @@ int tls_site_make_server(const struct tls_site *site, const char *const *hosts, 
 int tls_site_make_client(const struct tls_site *site, const char *name, unsigned days,
                          struct failure *why);
 int tls_site_make_key(const struct tls_site *site, const char *name, struct failure *why);
-
-/* Its certificate joins the CRL, its key goes; -ENOENT if there is neither. */
-int tls_site_revoke(const struct tls_site *site, const char *name, struct failure *why);
 
 /* CA/clients/NAME */
 int tls_site_client_folder(const struct tls_site *site, const char *name, char ret[PATH_MAX],

@@ -130,7 +130,11 @@ static int tell(const struct init_options *o, const struct tls_site *site, bool 
 		return r;
 	(void) printf("\nNext:\n  nbdctl tls check %s\n", site->server);
 	if (strcmp(site->server, TLS_DIR) == 0)
-		(void) printf("  systemctl enable --now nbd-tls.socket; systemctl reload-or-restart nbd-tls\n");
+		(void) printf("  systemctl reload-or-restart nbd-tls     (TLS=require in negotiator.conf, or "
+		              "in an\n"
+		              "  export's file, lets nobody in without)\n");
+	else
+		(void) printf("  nbdctl serve --tls %s --tls-required ...\n", site->server);
 	if (o->clients.n || o->keys.n)
 		tls_tell_how();
 	return 0;
@@ -141,6 +145,7 @@ static int init(const void *options_read, struct failure *why)
 	struct init_options o = *(const struct init_options *) options_read;
 	struct tls_site site;
 	char own[256] = "";
+	AUTO_FD lock = -1;
 	bool had_ca;
 	int r = tls_site_find(o.common.n_words ? o.common.words[0] : NULL, o.ca, &site, why);
 
@@ -152,6 +157,9 @@ static int init(const void *options_read, struct failure *why)
 	if (!had_ca && !o.clients.n && !o.keys.n)
 		o.clients.word[o.clients.n++] = "client";
 	r = check(&o, &site, why);
+	r = r < 0 ? r : certtool_find(why);
+	r = r < 0 ? r : tls_site_lock(&site, &lock, why);
+	r = r < 0 ? r : check(&o, &site, why);
 	r = r < 0 ? r : make(&o, &site, why);
 	r = r < 0 ? r : tell(&o, &site, had_ca, why);
 	tls_site_clear(&site);

@@ -12,6 +12,7 @@
 #include "base/attr.h"
 #include "base/paths.h"
 #include "base/settings.h"
+#include "ctl/tls-issued.h"
 #include "ctl/verb-group.h"
 #include "ctl/verbs.h"
 
@@ -129,6 +130,7 @@ static int make_client(const struct client_options *o, const struct tls_site *si
 	const char *name = o->common.words[0];
 	int r = o->psk ? 0 : tls_site_find_ca(site, why);
 
+	r = r < 0 || o->psk ? r : certtool_find(why);
 	if (r == 0 && !o->replace)
 		r = o->psk ? tls_site_no_key(site, name, why) : tls_site_no_client(site, name, why);
 	if (r < 0)
@@ -142,6 +144,7 @@ static int with_site(const struct client_options *o,
                      int (*act)(const struct client_options *o, const struct tls_site *site,
                                 struct failure *why), struct failure *why)
 {
+	AUTO_FD lock = -1;
 	struct tls_site site;
 	int r = tls_name_check(o->common.words[0], why);
 
@@ -150,7 +153,11 @@ static int with_site(const struct client_options *o,
 	if (r < 0)
 		return r;
 	(void) umask(0077);
-	r = act(o, &site, why);
+	r = access(site.ca, F_OK) == 0 ? tls_site_lock(&site, &lock, why)
+	                               : fail(why, errno, "cannot use the folder of the CA %.200s "
+	                                      "(nbdctl tls init makes one, --ca tells of another)",
+	                                      site.ca);
+	r = r < 0 ? r : act(o, &site, why);
 	tls_site_clear(&site);
 	return r;
 }
@@ -190,8 +197,8 @@ static const struct command revoke_command = {
 	.verb = "tls revoke",
 	.arguments = "NAME [DIR]",
 	.about =
-"Let a client in no more: its certificate joins ca-crl.pem of DIR (" TLS_DIR "),\n"
-"its key goes from psk.keys.\n",
+"Let a client in no more: all certificates that it has got join ca-crl.pem of DIR\n"
+"(" TLS_DIR "), its key goes from psk.keys, and its files go from the CA's folder.\n",
 	.min_words = 1,
 	.max_words = 2,
 	.options = revoke_options,
@@ -201,7 +208,7 @@ static const struct command revoke_command = {
 static int revoke_client(const struct client_options *o, const struct tls_site *site,
                          struct failure *why)
 {
-	int r = tls_site_revoke(site, o->common.words[0], why);
+	int r = tls_issued_revoke(site, o->common.words[0], why);
 
 	if (r == 0)
 		(void) printf("revoked the client %s\n\nNext:\n"
