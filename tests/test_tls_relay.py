@@ -224,6 +224,19 @@ def test_old_versions_are_refused(channel):
     finish(child)
 
 
+def test_many_refusals_of_one_client_do_not_fill_the_log(channel, program):
+    for _ in range(50):
+        client, server = tcp_pair()
+        channel.start(server, peer="192.0.2.7:4711")
+        with client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            channel.expect(FAILED)
+    assert program.text().count("tls-handshake-failed") == 20
+    channel.close()
+    assert program.stop() == 0
+    assert "client 192.0.2.7: 30 more refusals of clients from there" in program.text()
+
+
 def test_what_is_not_tls_is_refused(channel):
     client, server = tcp_pair()
     with client:

@@ -8,7 +8,6 @@
  */
 #include "negotiator/client.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -18,56 +17,6 @@
 #define REFUSALS_LOGGED 8u              /* of one client; the rest at debug level */
 #define NAME_SHOWN 80u
 #define RULES_SHOWN 120u
-
-static void tell_left_out(const struct peer *source, uint64_t n)
-{
-	char who[PEER_SOURCE_TEXT_SIZE];
-	const struct subject about = { .client = source ? who : NULL };
-
-	if (source)
-		peer_format_source(source, who, sizeof who);
-	log_event(EVENT_REFUSALS_COUNTED, &about, "%" PRIu64 " more refusals of clients from %s in "
-	          "%u s are not listed", n, source ? "there" : "many places",
-	          (unsigned) (REFUSALS_USEC / USEC_PER_SEC));
-}
-
-void server_tell_refusals(struct server *server)
-{
-	refusals_tell(&server->refusals, tell_left_out);
-}
-
-static int on_tell(sd_event_source *timer, uint64_t usec, void *userdata)
-{
-	(void) timer;
-	(void) usec;
-	server_tell_refusals(userdata);
-	return 0;
-}
-
-int server_watch_refusals(struct server *server, struct failure *why)
-{
-	int r = sd_event_add_time_relative(server->event, &server->tell_refusals, CLOCK_MONOTONIC,
-	                                   0, 0, on_tell, server);
-
-	if (r >= 0)
-		r = sd_event_source_set_enabled(server->tell_refusals, SD_EVENT_OFF);
-	return r < 0 ? fail(why, -r, "cannot prepare the event loop") : 0;
-}
-
-bool server_may_list_refusal(struct server *server, const struct source *source)
-{
-	uint64_t now = 0, due = refusals_due(&server->refusals);
-	bool may;
-
-	(void) sd_event_now(server->event, CLOCK_MONOTONIC, &now);
-	may = refusals_may_list(&server->refusals, &source->who, now);
-	if (due == UINT64_MAX) {
-		(void) sd_event_source_set_time(server->tell_refusals,
-		                                refusals_due(&server->refusals));
-		(void) sd_event_source_set_enabled(server->tell_refusals, SD_EVENT_ONESHOT);
-	}
-	return may;
-}
 
 /* What the end of a handshake is in the journal; a client that just left is nothing. */
 static enum event event_of(enum reason reason)
@@ -113,7 +62,7 @@ enum client_progress client_end(struct client *client, int level, enum reason re
 		.event = event_of(reason),
 	};
 	bool listed = level != LOG_NOTICE ||
-	              server_may_list_refusal(client->server, client->source);
+	              refusal_log_may_list(&client->server->refusals, &client->source->who);
 	char text[CHANNEL_SENTENCE_MAX + 64];
 	va_list args;
 
@@ -177,7 +126,7 @@ void client_log_verdict(struct client *client)
 		.event = n->verdict.reason ? EVENT_CLIENT_REFUSED : EVENT_NONE,
 	};
 	bool matters = n->verdict.reason && client->n_logged < REFUSALS_LOGGED &&
-	               server_may_list_refusal(client->server, client->source);
+	               refusal_log_may_list(&client->server->refusals, &client->source->who);
 	char room[CHANNEL_SENTENCE_MAX + 1];
 	const char *sentence = truth_of(client, room, sizeof room);
 

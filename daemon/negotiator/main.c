@@ -334,7 +334,7 @@ static int prepare_event(struct server *server, struct failure *why)
 	if (r == 0)
 		r = server_open(server, why);
 	if (r == 0)
-		r = server_watch_refusals(server, why);
+		r = refusal_log_init(&server->refusals, server->event, why);
 	return r == 0 ? server_watch_status(server, why) : r;
 }
 

@@ -150,6 +150,5 @@ void server_close(struct server *server)
 	server->resume = sd_event_source_disable_unref(server->resume);
 	server->after_events = sd_event_source_disable_unref(server->after_events);
 	server->status = sd_event_source_disable_unref(server->status);
-	server->tell_refusals = sd_event_source_disable_unref(server->tell_refusals);
-	server_tell_refusals(server);
+	refusal_log_end(&server->refusals);
 }

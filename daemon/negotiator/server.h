@@ -11,10 +11,10 @@
 #include "base/clock.h"
 #include "base/failure.h"
 #include "base/negotiator-settings.h"
+#include "base/refusal-log.h"
 #include "negotiator/catalogue.h"
 #include "negotiator/list.h"
 #include "negotiator/payload.h"
-#include "negotiator/refusals.h"
 #include "negotiator/sources.h"
 #include "negotiator/tls-link.h"
 
@@ -73,8 +73,7 @@ struct server {
 	sd_event_source *status;        /* tells them, a moment later */
 	struct server_figures told;
 
-	struct refusals refusals;       /* what the log lists */
-	sd_event_source *tell_refusals; /* what it has left out */
+	struct refusal_log refusals;
 };
 
 /* Prepares what needs no settings. */
@@ -85,12 +84,6 @@ int server_listen(struct server *server, struct failure *why);
 
 /* Stops accepting, and answers and ends all clients. */
 void server_close(struct server *server);
-
-/* Whether the log may list a refusal of a client of this source; what it leaves out is counted, and
- * told later; in client-log.c. */
-bool server_may_list_refusal(struct server *server, const struct source *source);
-void server_tell_refusals(struct server *server);
-int server_watch_refusals(struct server *server, struct failure *why);
 
 /* Payload memory has been given back: who waits for it may try again. */
 void server_feed(struct server *server);

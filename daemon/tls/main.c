@@ -254,6 +254,8 @@ static int prepare_event(struct server *server, struct failure *why)
 	notify_attach(server->event);
 	r = watch_signals(server, why);
 	if (r == 0)
+		r = refusal_log_init(&server->refusals, server->event, why);
+	if (r == 0)
 		r = server_open(server, why);
 	return r == 0 ? server_watch_status(server, why) : r;
 }

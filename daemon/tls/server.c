@@ -43,20 +43,30 @@ static bool end_handshake(struct link *link, uint64_t session)
 	return wanted;
 }
 
-static void log_news(const struct news *news, bool wanted)
+void server_log_refusal(struct server *server, const char *peer, enum reason reason,
+                        const char *sentence)
 {
-	static const enum event events[] = {
-		[NEWS_ESTABLISHED] = EVENT_TLS_ESTABLISHED,
-		[NEWS_FAILED] = EVENT_TLS_REFUSED,
-		[NEWS_ENDED] = EVENT_TLS_ENDED,
-	};
-	const struct subject subject = {
-		.client = news->peer,
-		.reason = news->kind == NEWS_ESTABLISHED ? NULL : reason_word(news->reason),
-	};
+	const struct subject about = { .client = peer, .reason = reason_word(reason),
+	                               .event = EVENT_TLS_REFUSED };
+	struct peer who, source;
 
-	if (wanted || news->kind == NEWS_ENDED)
-		log_event(events[news->kind], &subject, "%s", news->sentence);
+	peer_parse(span_of(peer), &who);
+	peer_source(&who, &source);
+	log_about(refusal_log_may_list(&server->refusals, &source) ? LOG_NOTICE : LOG_DEBUG,
+	          &about, "%s", sentence);
+}
+
+static void log_news(struct server *server, const struct news *news, bool wanted)
+{
+	const struct subject about = { .client = news->peer, .reason = reason_word(news->reason) };
+
+	if (news->kind == NEWS_ENDED)
+		log_event(EVENT_TLS_ENDED, &about, "%s", news->sentence);
+	else if (wanted && news->kind == NEWS_FAILED)
+		server_log_refusal(server, news->peer, news->reason, news->sentence);
+	else if (wanted)
+		log_event(EVENT_TLS_ESTABLISHED, &(struct subject) { .client = news->peer }, "%s",
+		          news->sentence);
 }
 
 static void hear(struct server *server, struct news *news)
@@ -71,7 +81,7 @@ static void hear(struct server *server, struct news *news)
 		server->figures.n_sessions += news->kind == NEWS_ESTABLISHED;
 		wanted = end_handshake(link, news->session);
 	}
-	log_news(news, wanted);
+	log_news(server, news, wanted);
 	if (wanted)
 		link_tell(link, news);
 	else
@@ -168,6 +178,7 @@ void server_close(struct server *server)
 	for (unsigned i = 0; i < server->n_workers; i++)
 		worker_stop(&server->workers[i]);
 	server->hearing = sd_event_source_disable_unref(server->hearing);
+	refusal_log_end(&server->refusals);
 	server->after_events = sd_event_source_disable_unref(server->after_events);
 	server->status = sd_event_source_disable_unref(server->status);
 	mailbox_collect(&server->news, &letters);

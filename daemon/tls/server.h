@@ -9,13 +9,14 @@
 #include <sys/queue.h>
 #include <systemd/sd-event.h>
 
+#include "base/clock.h"
 #include "base/failure.h"
+#include "base/refusal-log.h"
 #include "tls/credentials.h"
 #include "tls/worker.h"
 
 #define SERVER_MAX_WORKERS 4u
 #define SERVER_MAX_LINKS 16u
-#define USEC_PER_SEC UINT64_C(1000000)
 
 /* A client whose handshake goes on. */
 struct handshake {
@@ -65,6 +66,7 @@ struct server {
 	bool has_news;                  /* the mailbox has been made */
 	sd_event_source *hearing;
 
+	struct refusal_log refusals;
 	struct server_figures figures, told;
 	sd_event_source *after_events;
 	sd_event_source *status;
@@ -92,5 +94,9 @@ void link_tell(struct link *link, struct news *news);
 
 /* starting.c: a START of a negotiator.  Takes `fd` over.  NULL, or how it breaks the protocol. */
 const char *start_session(struct link *link, const struct tls_start *start, int fd);
+
+/* A refusal, if the log may list one more of that source. */
+void server_log_refusal(struct server *server, const char *peer, enum reason reason,
+                        const char *sentence);
 
 void news_free(struct news *news);

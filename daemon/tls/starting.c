@@ -39,10 +39,9 @@ static void refuse(struct link *link, const struct tls_start *start, enum reason
 	struct session about = { .request = start->request };
 	struct news *news = news_new(&about, NEWS_FAILED, &record);
 	char peer[TLS_PEER_MAX + 1] = "";
-	struct subject subject = { .client = peer, .reason = reason_word(reason) };
 
 	memcpy(peer, start->peer.at, start->peer.len);
-	log_event(EVENT_TLS_REFUSED, &subject, "%s", cause);
+	server_log_refusal(link->server, peer, reason, cause);
 	if (news)
 		link_tell(link, news);
 }

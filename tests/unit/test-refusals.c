@@ -2,7 +2,7 @@
 /* A log that lists some refusals and counts the others. */
 #include "check.h"
 
-#include "negotiator/refusals.h"
+#include "base/refusals.h"
 
 static struct peer host(uint32_t number)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "negotiator/refusals.h"
+#include "base/refusals.h"
 
 #include <stddef.h>
 
