@@ -21,7 +21,7 @@ import time
 import pytest
 
 import tlschannel
-from certificates import SERVER
+from certificates import SERVER, day
 from conftest import BUILD, MIB, needs_program, needs_root
 from nbdchannel import record_bytes
 from nbdwire import PATIENCE
@@ -614,6 +614,32 @@ def test_it_does_not_start_without_keys(tmp_path):
 def test_a_key_that_others_can_read_is_refused(tmp_path, keys):
     (keys / "psk.keys").chmod(0o640)
     assert "psk.keys holds secrets" in refused_to_start(tmp_path, keys)
+
+
+@pytest.mark.parametrize("dates, words", [
+    ("expiration_days = 20\n", r"certificate expires on .*, in (19|20) days: then clients"),
+    (f'activation_date = "{day(-9)}"\nexpiration_date = "{day(-2)}"\n',
+     "certificate expired on .*: clients refuse it"),
+], ids=["soon", "expired"])
+def test_what_expires_soon_is_told_at_the_start_and_at_each_reload(start_tls, authority, tmp_path,
+                                                                  dates, words):
+    pair = authority.issue("ending", "cn = ending\ndns_name = localhost\ntls_www_server\n" + dates)
+    program = start_tls(put_keys(tmp_path / "keys", authority, server_pair=pair))
+    program.logged(words)
+    program.logged("list of revoked certificates expires on .*then the certificates of all clients")
+    program.child.send_signal(signal.SIGHUP)
+    program.logged(r"keys were read again(.|\n)*" + words)
+
+
+def test_of_what_is_good_for_long_nothing_is_told(start_tls, authority, tmp_path):
+    pair = authority.issue("long", "cn = long\ntls_www_server\nexpiration_days = 90\n")
+    keys = put_keys(tmp_path / "keys", authority, server_pair=pair)
+    (keys / "ca-crl.pem").unlink()
+    program = start_tls(keys)
+    program.logged("ready for TLS")
+    program.child.send_signal(signal.SIGHUP)
+    program.logged("keys were read again")
+    assert "expire" not in program.text()
 
 
 def test_keys_are_in_no_log_and_no_core(program, channel, authority):

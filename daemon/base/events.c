@@ -236,6 +236,10 @@ static const struct event_kind kinds[] = {
 	[EVENT_TLS_KEYS_KEPT] = {
 		"tls-keys-kept", "1352dd26bb0a4aa9992d1fafe8bcce75", LOG_ERR,
 	},
+	/* a certificate or a list of revoked ones is good for less than 30 days, or no more */
+	[EVENT_TLS_EXPIRES] = {
+		"tls-expires", "680f465f8339419dab3b186fab575610", LOG_WARNING,
+	},
 	/* a remote export is a local device now, and nbd-attach keeps it */
 	[EVENT_DEVICE_ATTACHED] = {
 		"device-attached", "54fb00e0c13a4332841b6837d446cbca", LOG_INFO,

@@ -89,6 +89,26 @@ static int read_server(const struct credentials_folder *folder, struct credentia
 	return describe_certificate(c, &cert, why);
 }
 
+/* When GnuTLS takes it for out of date, and refuses whoever it is about; of several the first. */
+static time_t end_of_lists(const gnutls_datum_t *pem)
+{
+	gnutls_x509_crl_t *lists = NULL;
+	unsigned n = 0;
+	time_t first = 0;
+
+	if (gnutls_x509_crl_list_import2(&lists, &n, pem, GNUTLS_X509_FMT_PEM, 0) < 0)
+		return 0;
+	for (unsigned i = 0; i < n; i++) {
+		time_t ends = gnutls_x509_crl_get_next_update(lists[i]);
+
+		if (ends != (time_t) -1 && (!first || ends < first))
+			first = ends;
+		gnutls_x509_crl_deinit(lists[i]);
+	}
+	gnutls_free(lists);
+	return first;
+}
+
 static int read_ca(const struct credentials_folder *folder, struct credentials *c,
                    struct failure *why)
 {
@@ -113,6 +133,7 @@ static int read_ca(const struct credentials_folder *folder, struct credentials *
 		if (r <= 0)
 			return fail_plain(why, EINVAL, "%s: %s", crl.path,
 			                  r ? gnutls_strerror(r) : "there is no list in it");
+		c->crl_ends = end_of_lists(&pem);
 	}
 	c->can |= c->can & TLS_CAN_X509 ? TLS_CAN_VERIFY : 0;
 	return 0;

@@ -30,7 +30,8 @@ struct credentials {
 	gnutls_psk_server_credentials_t psk;    /* NULL without TLS_CAN_PSK */
 	struct psk_keys keys;
 	char *subject;                  /* of the server's certificate, for people; NULL without */
-	time_t not_after;
+	time_t not_after;               /* of the same; 0 without */
+	time_t crl_ends;                /* when the list of revoked ones is out of date; 0: never */
 	gnutls_priority_t priority;     /* borrowed */
 };
 

@@ -257,7 +257,9 @@ static int prepare_event(struct server *server, struct failure *why)
 		r = refusal_log_init(&server->refusals, server->event, why);
 	if (r == 0)
 		r = server_open(server, why);
-	return r == 0 ? server_watch_status(server, why) : r;
+	if (r == 0)
+		r = server_watch_status(server, why);
+	return r == 0 ? server_watch_expiry(server, why) : r;
 }
 
 /* Everything that needs the file system. */
@@ -298,6 +300,7 @@ static int serve(struct server *server, struct failure *why)
 	server_tell_ready(server);
 	credentials_describe(server->credentials, keys, sizeof keys);
 	log_event(EVENT_TLS_STARTED, NULL, "ready for TLS: %s", keys);
+	server_look_at_expiry(server);
 	r = sd_event_loop(server->event);
 	return r < 0 ? fail(why, -r, "the event loop ended") : 0;
 }

@@ -181,6 +181,7 @@ void server_close(struct server *server)
 	refusal_log_end(&server->refusals);
 	server->after_events = sd_event_source_disable_unref(server->after_events);
 	server->status = sd_event_source_disable_unref(server->status);
+	server->expiring = sd_event_source_disable_unref(server->expiring);
 	mailbox_collect(&server->news, &letters);
 	while (!STAILQ_EMPTY(&letters)) {
 		struct letter *first = STAILQ_FIRST(&letters);
@@ -238,6 +239,7 @@ int server_reload(struct server *server, struct failure *why)
 	} else {
 		log_event(EVENT_TLS_KEYS_READ, NULL, "keys were read again: %s; sessions go on "
 		          "with theirs", keys);
+		server_look_at_expiry(server);
 		TAILQ_FOREACH(link, &server->links, next)
 			link_say_hello(link);
 	}

@@ -70,6 +70,7 @@ struct server {
 	struct server_figures figures, told;
 	sd_event_source *after_events;
 	sd_event_source *status;
+	sd_event_source *expiring;
 };
 
 int server_open(struct server *server, struct failure *why);
@@ -84,6 +85,10 @@ int server_reload(struct server *server, struct failure *why);
 /* status.c */
 int server_watch_status(struct server *server, struct failure *why);
 void server_tell_ready(struct server *server);
+
+/* expiry.c: from the first look on it is looked again each day. */
+int server_watch_expiry(struct server *server, struct failure *why);
+void server_look_at_expiry(struct server *server);
 
 /* link.c */
 int link_new(struct server *server, int fd, struct failure *why);
