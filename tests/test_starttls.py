@@ -138,6 +138,19 @@ def test_certificates_are_asked_for_as_the_setting_says(bench, nbd_tls, authorit
         starttls(client, tls).list()
 
 
+def test_export_name_works_by_tls(bench, nbd_tls, authority):
+    fake = bench.export()
+    begin(bench, nbd_tls.path, TLS="require")
+    client = starttls(bench.client(), context(authority, authority.alice))
+    client.send_option(wire.OPT_EXPORT_NAME, b"disk")
+    end = fake.ready()
+    end.grant(end.expect(RESERVE, identity="dn:CN=alice,O=Test"))
+    assert client.unpack(">QH")[0] == end.SIZE
+    handed = end.receive_client()
+    handed.sendall(b"data")
+    assert client.recv(4) == b"data"
+
+
 # Refusals --------------------------------------------------------------------------------
 
 

@@ -152,6 +152,26 @@ def test_addresses_are_printed_as_clients_have_to_use_them(serve, file_disk, key
     assert sorted(schemes) == sorted([*in_clear, "nbds", "nbds+unix"])
 
 
+def test_exports_of_a_folder_have_their_own_rules(serve, file_disk, keys, authority, tmp_path):
+    disk = file_disk(SIZE)
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    for name, lines in {"open": "", "inside": "TLS=require\nIdentity=read dn:CN=alice,O=Test",
+                        "clear": "TLS=off"}.items():
+        (folder / f"{name}.conf").write_text(
+            f"[Export]\nDevice={disk}\nReadOnly=yes\nShared=yes\n{lines}\n")
+    server = serve(config=folder, tls=keys)
+    assert {name: sorted({uri.split(":")[0] for uri in uris})
+            for name, uris in server.uris.items()} == {"open": ["nbd+unix"], "clear": ["nbd+unix"]}
+    assert set(re.findall(r"^serving (\w+) at nbds", server.output(), re.M)) == {"open", "inside"}
+    assert server.options().list() == [(b"clear", b""), (b"open", b"")]
+    secure = starttls(server.options(), context(authority, authority.alice))
+    assert secure.list() == [(b"inside", b""), (b"open", b"")]
+    without = serve(config=folder)
+    assert "inside is for clients with TLS (TLS=require), which there is only with --tls" in \
+        without.log()
+
+
 # A whole server ------------------------------------------------------------------------------
 
 

@@ -33,6 +33,14 @@ static size_t count_exports(const struct supervisor *s, enum child_state state)
 	return n;
 }
 
+/* By what clients reach it, as the negotiator has it. */
+static enum tls_policy policy_of(const struct supervisor *s, const struct export_settings *e)
+{
+	enum tls_policy all = serve_options_tls(s->options);
+
+	return all == TLS_POLICY_ALLOW && e->tls ? e->tls : all;
+}
+
 /* Says that we serve, to people on stdout and to who started us. */
 static void announce(struct supervisor *s)
 {
@@ -43,7 +51,7 @@ static void announce(struct supervisor *s)
 		if (s->exports[i].channel < 0)
 			continue;
 		client_sockets_print(&s->sockets, s->exports[i].settings->name,
-		                     serve_options_tls(s->options), stdout);
+		                     policy_of(s, s->exports[i].settings), stdout);
 		n++;
 	}
 	if (ferror(stdout))

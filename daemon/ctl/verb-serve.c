@@ -126,6 +126,19 @@ static int check_rules(const struct serve_options *o, const struct export_list *
 	return 0;
 }
 
+/* Their files ask for what there is not. */
+static void tell_unreachable(const struct serve_options *o, const struct export_list *list)
+{
+	for (size_t i = 0; i < list->n && !o->tls; i++) {
+		const struct export_settings *s = &list->items[i];
+
+		if (s->tls == TLS_POLICY_REQUIRE || (s->identity && *s->identity))
+			log_warning("%s is for clients with TLS (%s), which there is only with "
+			            "--tls: nobody can use it", s->label,
+			            s->tls == TLS_POLICY_REQUIRE ? "TLS=require" : "Identity=");
+	}
+}
+
 static int serve_folder(const struct serve_options *o)
 {
 	struct failure why = { 0 };
@@ -140,8 +153,10 @@ static int serve_folder(const struct serve_options *o)
 		log_error("nothing is served: the folder %s has no good LABEL.conf", o->config);
 	else if (check_rules(o, &list, &why) < 0)
 		code = tell(&why);
-	else
+	else {
+		tell_unreachable(o, &list);
 		code = serve_list(o, &list);
+	}
 	export_list_clear(&list);
 	return code;
 }

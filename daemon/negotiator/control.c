@@ -54,10 +54,11 @@ static int get_since(sd_bus *bus, const char *path, const char *interface, const
 
 static int append_export(sd_bus_message *reply, const struct catalogue_entry *entry)
 {
-	return sd_bus_message_append(reply, "a{sv}", 5u,
+	return sd_bus_message_append(reply, "a{sv}", 6u,
 	                             "Label", "s", entry->label,
 	                             "Name", "s", entry->name,
 	                             "Allow", "s", entry->rules_text,
+	                             "TLS", "s", tls_policy_word(entry->tls),
 	                             "Clients", "u", entry->link->places.n,
 	                             "Known", "b", entry->link->state == LINK_READY);
 }

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/identity.h"
@@ -179,4 +180,60 @@ TEST(a_setting_gathers_its_lines)
 	CHECK(setting_identity("write", &text, &why) < 0);
 	CHECK_STR("", text, "read any\nwrite dn:CN=a b");
 	free(text);
+}
+
+/* What a pattern means, said again and slowly: a * stands for any bytes but dots. */
+static bool means(const char *pattern, const char *text)
+{
+	if (*pattern == '*')
+		return means(pattern + 1, text) || (*text && *text != '.' && means(pattern, text + 1));
+	if (!*pattern || !*text)
+		return *pattern == *text;
+	return *pattern == *text && means(pattern + 1, text + 1);
+}
+
+/* The number's digits as letters of the alphabet; false when a digit in front is 0, so that each word
+ * comes once. */
+static bool spell(unsigned number, const char *alphabet, char *ret)
+{
+	unsigned base = (unsigned) strlen(alphabet) + 1;
+	size_t len = 0;
+
+	for (; number; number /= base) {
+		if (number % base == 0)
+			return false;
+		ret[len++] = alphabet[number % base - 1];
+	}
+	ret[len] = '\0';
+	return len > 0;
+}
+
+TEST(every_short_pattern_matches_what_it_means)
+{
+	char pattern[8], text[8], rule[24], name[16];
+	unsigned n_matches = 0;
+
+	for (unsigned p = 1; p < 5 * 5 * 5 * 5 * 5; p++) {
+		struct identity_list list = { 0 };
+		struct failure why = { 0 };
+
+		if (!spell(p, "ab.*", pattern))
+			continue;
+		(void) snprintf(rule, sizeof rule, "read dns:%s", pattern);
+		CHECK_EQ(rule, identity_list_parse(rule, &list, &why), 0);
+		for (unsigned t = 1; t < 4 * 4 * 4 * 4 * 4; t++) {
+			struct span names[1];
+			struct identity who = { .fingerprint = span_of("ff"), .names = names,
+			                        .n_names = 1 };
+
+			if (!spell(t, "ab.", text))
+				continue;
+			(void) snprintf(name, sizeof name, "dns:%s", text);
+			names[0] = span_of(name);
+			CHECK_EQ(rule, identity_list_rights(&list, &who) != 0, means(pattern, text));
+			n_matches += means(pattern, text);
+		}
+		identity_list_clear(&list);
+	}
+	CHECK(n_matches > 1000);
 }
