@@ -43,6 +43,14 @@ static int lock_file(int fd, const char *path, struct failure *why)
 	       fail(why, errno, "%s: cannot be locked", path);
 }
 
+/* Whoever makes a store grow puts a new file in its place, and locks that. */
+static bool is_still_there(const char *path, const struct stat *opened)
+{
+	struct stat now;
+
+	return lstat(path, &now) == 0 && now.st_dev == opened->st_dev && now.st_ino == opened->st_ino;
+}
+
 /* -ENOENT, without a sentence, when there is none. */
 static int open_file(const char *path, struct file_medium *medium, struct failure *why)
 {
@@ -57,6 +65,8 @@ static int open_file(const char *path, struct file_medium *medium, struct failur
 		r = fail(why, errno, "%s", path);
 	if (r == 0 && !S_ISREG(st.st_mode))
 		r = fail_plain(why, EINVAL, "%s: a store of bitmaps is a regular file", path);
+	if (r == 0 && !is_still_there(path, &st))
+		r = fail_plain(why, EBUSY, "%s: another process has just put a new one there", path);
 	if (r < 0) {
 		close(fd);
 		return r;
@@ -248,14 +258,11 @@ static int settle(struct tracker *tracker, struct failure *why)
 	uint32_t area = tracker->store.catalogue.recording;
 	int r;
 
-	if (area == NO_AREA)
-		return 0;
-	atomic_store(&tracker->recording, tracker->store.deltas[area]);
+	if (area != NO_AREA)
+		atomic_store(&tracker->recording, tracker->store.deltas[area]);
 	r = recorder_write_back(tracker, why);
 	if (r == 0)
 		r = recorder_forget_armed(tracker, why);
-	if (tracker->settings.read_only)
-		atomic_store(&tracker->recording, NULL);
 	return r;
 }
 
@@ -267,6 +274,15 @@ static uint32_t n_within(const struct tracker *tracker, const struct store_recov
 	while (n > 0 && found->regions[n - 1] >= tracker->regions.n)
 		n--;
 	return n;
+}
+
+/* Who only reads leaves the device as it is, and the store as one that nobody has in use: should
+ * others write meanwhile, the next one finds out. */
+static int leave_at_once(struct tracker *tracker, struct catalogue *draft, struct failure *why)
+{
+	atomic_store(&tracker->recording, NULL);
+	draft->attached = false;
+	return store_commit(&tracker->store, draft, why);
 }
 
 static int take_into_use(struct tracker *tracker, const struct store_recovery *found, bool fresh,
@@ -281,15 +297,20 @@ static int take_into_use(struct tracker *tracker, const struct store_recovery *f
 	check_device(tracker, draft);
 	if (!found->unclean && !fresh)
 		check_foreign_writes(tracker, draft);
+	trace_take(tracker->settings.device_fd, &draft->trace);
 	r = add_missing(tracker, draft, fresh, why);
 	draft->attached = true;
 	draft->attached_at = tracker_real_time();
 	if (r == 0)
 		regions_set_armed(&tracker->regions, found->regions, n_within(tracker, found));
 	if (r == 0)
+		r = store_affirm(&tracker->store, why);
+	if (r == 0)
 		r = store_commit(&tracker->store, draft, why);
 	if (r == 0)
 		r = settle(tracker, why);
+	if (r == 0 && tracker->settings.read_only)
+		r = leave_at_once(tracker, draft, why);
 	free(draft);
 	bitmaps_publish(tracker);
 	return r;
@@ -305,22 +326,25 @@ static int make_file(struct tracker *tracker, unsigned granule_shift, struct fai
 
 	if (r < 0)
 		return r;
-	r = open_file(tracker->path, &tracker->medium, why);
+	r = open_file(tracker->path, &tracker->file, why);
 	return r == -ENOENT ? fail(why, ENOENT, "%s", tracker->path) : r;
 }
 
 static int open_store(struct tracker *tracker, struct store_recovery *found, struct failure *why)
 {
-	int r = store_open(&tracker->store, &tracker->medium.medium, found, why);
+	int r;
+
+	tracker->medium = tracker->settings.medium ? tracker->settings.medium : &tracker->file.medium;
+	r = store_open(&tracker->store, tracker->medium, found, why);
 
 	if (r < 0) {
-		file_medium_close(&tracker->medium);
+		file_medium_close(&tracker->file);
 		return r == -EBADMSG ? r : fail_while(why, "%s", tracker->path);
 	}
 	r = adopt(tracker, why);
 	if (r < 0 && !tracker->has_store) {
 		store_close(&tracker->store);
-		file_medium_close(&tracker->medium);
+		file_medium_close(&tracker->file);
 	}
 	return r;
 }
@@ -363,10 +387,10 @@ static int begin_anew(struct tracker *tracker, const struct failure *cause, stru
 static int grow_if_needed(struct tracker *tracker, struct failure *why)
 {
 	bool grew = false;
-	int r = store_grow(tracker->path, &tracker->medium.medium, tracker->settings.size, &grew, why);
+	int r = store_grow(tracker->path, &tracker->file.medium, tracker->settings.size, &grew, why);
 	char size[32];
 
-	file_medium_close(&tracker->medium);    /* and its lock goes: the new file is another one */
+	file_medium_close(&tracker->file);    /* and its lock goes: the new file is another one */
 	format_size(tracker->settings.size, size, sizeof size);
 	if (grew)
 		log_event(EVENT_BITMAP_GROWN, NULL, "the device has grown to %s: what is new counts as "
@@ -374,23 +398,35 @@ static int grow_if_needed(struct tracker *tracker, struct failure *why)
 	return r;
 }
 
+/* Of a folder that may not even be looked into; a store that is there and cannot be kept would
+ * miss what is written now. */
+static bool may_do_without(const struct tracker *tracker, int r)
+{
+	return r == -EACCES && !wants_bitmaps(tracker) && access(tracker->path, F_OK) < 0;
+}
+
+static int open_own_file(struct tracker *tracker, struct failure *why)
+{
+	int r = open_file(tracker->path, &tracker->file, why);
+
+	if (r == 0)
+		r = grow_if_needed(tracker, why);
+	return r == 0 ? open_file(tracker->path, &tracker->file, why) : r;
+}
+
 int tracker_attach(struct tracker *tracker, struct failure *why)
 {
 	struct store_recovery found = { 0 };
-	int r = open_file(tracker->path, &tracker->medium, why);
+	int r = tracker->settings.medium ? 0 : open_own_file(tracker, why);
 
 	if (r == -ENOENT)
 		return wants_bitmaps(tracker) ?
 		       tracker_make_store(tracker, tracker->settings.granule_shift, why) : 0;
-	if (r == -EACCES && !wants_bitmaps(tracker)) {
+	if (may_do_without(tracker, r)) {
 		log_notice("%s; no bitmaps are kept", why->text);
 		*why = (struct failure) { 0 };
 		return 0;
 	}
-	if (r == 0)
-		r = grow_if_needed(tracker, why);
-	if (r == 0)
-		r = open_file(tracker->path, &tracker->medium, why);
 	if (r == 0)
 		r = open_store(tracker, &found, why);
 	if (r == -EBADMSG) {
@@ -410,7 +446,7 @@ void tracker_detach(struct tracker *tracker)
 	struct catalogue *draft;
 	int r;
 
-	if (!tracker->has_store || tracker->unusable)
+	if (!tracker->has_store || tracker->unusable || tracker->settings.read_only)
 		return;
 	draft = draft_of(tracker);
 	r = draft ? recorder_write_back(tracker, &why) : fail(&why, ENOMEM, "%s", tracker->path);

@@ -15,252 +15,12 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/text.h"
-#include "dirty/tracker-state.h"
+#include "dirty/edit-work.h"
 
 #define HOLD_SECONDS 10u
 #define AREAS_BEFORE_MERGING 8u
 
-/* One edit on its way. */
-struct work {
-	struct tracker *tracker;
-	struct edit *edit;
-	struct catalogue *draft;
-	struct delta *fresh;            /* recording from the cut on; NULL: the same as before */
-	bool gate_closed;               /* by us */
-};
-
-struct edit_rule {
-	bool makes;                     /* the name must be free; else it must be there */
-	bool changes;                   /* not while somebody has selected it */
-	bool cuts;
-	int (*apply)(struct work *work, struct bitmap_entry *entry);    /* NULL entry: see `makes` */
-};
-
-static int refuse(struct work *work, int code, const char *sentence)
-{
-	return fail_plain(&work->edit->why, code, "%s: %s", work->edit->name, sentence);
-}
-
-static void set_state(struct bitmap_entry *entry, enum bitmap_state state, const char *reason)
-{
-	entry->state = state;
-	entry->state_since = tracker_real_time();
-	(void) snprintf(entry->reason, sizeof entry->reason, "%s", reason);
-}
-
-/* What each does */
-
-static int make_entry(struct work *work, struct bitmap_entry **ret)
-{
-	struct catalogue *draft = work->draft;
-	struct bitmap_entry *entry;
-
-	if (draft->n_bitmaps == BITMAPS_MAX)
-		return refuse(work, ENOSPC, "an export has at most 60 bitmaps; remove one");
-	entry = &draft->bitmaps[draft->n_bitmaps++];
-	*entry = (struct bitmap_entry) { .created = tracker_real_time() };
-	(void) snprintf(entry->name, sizeof entry->name, "%s", work->edit->name);
-	*ret = entry;
-	return 0;
-}
-
-static int apply_add(struct work *work, struct bitmap_entry *entry)
-{
-	bool disabled = work->edit->disabled;
-	int r = make_entry(work, &entry);
-
-	if (r < 0)
-		return r;
-	entry->checkpoint = work->edit->kind == EDIT_CHECKPOINT;
-	entry->follows = !disabled;
-	entry->watches = disabled;
-	set_state(entry, disabled ? BITMAP_DISABLED : BITMAP_RECORDING, "");
-	return 0;
-}
-
-static int apply_clear(struct work *work, struct bitmap_entry *entry)
-{
-	bool disabled = entry->state == BITMAP_DISABLED;
-
-	if (entry->checkpoint)
-		return refuse(work, EPERM, "a checkpoint is not cleared; make a new one, and delete this");
-	if (entry->state == BITMAP_FROZEN)
-		return refuse(work, EPERM, "it is frozen: it never changes");
-	entry->shows = entry->missed = (struct area_set) { 0 };
-	entry->follows = !disabled;
-	entry->watches = disabled;
-	set_state(entry, disabled ? BITMAP_DISABLED : BITMAP_RECORDING, "");
-	return 0;
-}
-
-static int apply_disable(struct work *work, struct bitmap_entry *entry)
-{
-	if (entry->state != BITMAP_RECORDING)
-		return refuse(work, EINVAL, "it does not record");
-	entry->follows = false;
-	entry->watches = true;
-	set_state(entry, BITMAP_DISABLED, "");
-	return 0;
-}
-
-static bool all_empty(const struct work *work, const struct area_set *areas)
-{
-	for (uint32_t area = 0; area < AREAS_MAX; area++)
-		if (area_in(areas, area) && !delta_is_empty(work->tracker->store.deltas[area]))
-			return false;
-	return true;
-}
-
-static int apply_enable(struct work *work, struct bitmap_entry *entry)
-{
-	if (entry->state != BITMAP_DISABLED)
-		return refuse(work, EINVAL, "it is not disabled");
-	if (all_empty(work, &entry->missed))
-		set_state(entry, BITMAP_RECORDING, "");
-	else
-		set_state(entry, BITMAP_GAP, "something was written while it was disabled");
-	entry->follows = true;
-	entry->watches = false;
-	entry->missed = (struct area_set) { 0 };
-	return 0;
-}
-
-static int apply_remove(struct work *work, struct bitmap_entry *entry)
-{
-	struct catalogue *draft = work->draft;
-	size_t n_after = (size_t) (&draft->bitmaps[draft->n_bitmaps] - entry - 1);
-
-	memmove(entry, entry + 1, n_after * sizeof *entry);
-	draft->n_bitmaps--;
-	return 0;
-}
-
-static int check_name(struct work *work, const char *name);
-
-static int apply_rename(struct work *work, struct bitmap_entry *entry)
-{
-	const char *other = work->edit->other;
-	int r = check_name(work, other);
-
-	if (r < 0)
-		return r;
-	if (catalogue_find(work->draft, other))
-		return fail_plain(&work->edit->why, EEXIST, "%s: there is a bitmap of that name", other);
-	(void) snprintf(entry->name, sizeof entry->name, "%s", other);
-	return 0;
-}
-
-static struct bitmap_entry *find_source(struct work *work, unsigned i)
-{
-	const char *name = work->edit->sources[i];
-	struct bitmap_entry *source = catalogue_find(work->draft, name);
-
-	if (!source)
-		(void) fail_plain(&work->edit->why, ENOENT, "%s: there is no such bitmap", name);
-	return source;
-}
-
-static bool shows_everything(const struct bitmap_entry *entry)
-{
-	return entry->state == BITMAP_GAP || entry->state == BITMAP_LOST;
-}
-
-static int merge_one(struct work *work, struct bitmap_entry *entry,
-                     const struct bitmap_entry *source)
-{
-	char reason[BITMAP_REASON_MAX + 1];
-
-	for (size_t i = 0; i < sizeof entry->shows.bits / sizeof *entry->shows.bits; i++)
-		entry->shows.bits[i] |= source->shows.bits[i];
-	if (shows_everything(entry) || (!shows_everything(source) &&
-	    (source->state != BITMAP_DISABLED || all_empty(work, &source->missed))))
-		return 0;
-	(void) snprintf(reason, sizeof reason, "merged with one that had lost track (%.80s)",
-	                source->name);
-	set_state(entry, BITMAP_GAP, reason);
-	if (entry->watches)
-		entry->follows = true;
-	entry->watches = false;
-	entry->missed = (struct area_set) { 0 };
-	return 0;
-}
-
-static int apply_merge(struct work *work, struct bitmap_entry *entry)
-{
-	int r = 0;
-
-	if (entry->checkpoint || entry->state == BITMAP_FROZEN)
-		return refuse(work, EPERM, "a checkpoint or a frozen bitmap takes nothing in");
-	for (unsigned i = 0; i < work->edit->n_sources && r == 0; i++) {
-		const struct bitmap_entry *source = find_source(work, i);
-
-		r = source ? merge_one(work, entry, source) : -work->edit->why.code;
-	}
-	return r;
-}
-
-/* A newer checkpoint's deltas are a part of an older one's, since nothing is ever merged into either. */
-static int subtract(struct work *work, struct area_set *areas, const struct bitmap_entry *newer)
-{
-	for (size_t i = 0; i < sizeof areas->bits / sizeof *areas->bits; i++) {
-		if (newer->shows.bits[i] & ~areas->bits[i])
-			return refuse(work, EINVAL, "the second checkpoint is older than the first");
-		areas->bits[i] &= ~newer->shows.bits[i];
-	}
-	return 0;
-}
-
-static int apply_delta(struct work *work, struct bitmap_entry *entry)
-{
-	struct bitmap_entry *from = find_source(work, 0), *to = NULL;
-	struct area_set areas;
-	int r = 0;
-
-	if (!from || (work->edit->n_sources > 1 && !(to = find_source(work, 1))))
-		return -work->edit->why.code;
-	if (!from->checkpoint || (to && !to->checkpoint))
-		return refuse(work, EINVAL, "a delta is taken between checkpoints");
-	if (shows_everything(from) || (to && shows_everything(to)))
-		return refuse(work, EINVAL, "one of the checkpoints has lost track: make a new one");
-	areas = from->shows;
-	if (to)
-		r = subtract(work, &areas, to);
-	if (r == 0)
-		r = make_entry(work, &entry);
-	if (r < 0)
-		return r;
-	entry->shows = areas;
-	set_state(entry, BITMAP_FROZEN, "");
-	return 0;
-}
-
-static const struct edit_rule rules[] = {
-	[EDIT_ADD] = { .makes = true, .cuts = true, .apply = apply_add },
-	[EDIT_CHECKPOINT] = { .makes = true, .cuts = true, .apply = apply_add },
-	[EDIT_CLEAR] = { .changes = true, .cuts = true, .apply = apply_clear },
-	[EDIT_ENABLE] = { .changes = true, .cuts = true, .apply = apply_enable },
-	[EDIT_DISABLE] = { .changes = true, .cuts = true, .apply = apply_disable },
-	[EDIT_REMOVE] = { .changes = true, .apply = apply_remove },
-	[EDIT_RENAME] = { .changes = true, .apply = apply_rename },
-	[EDIT_MERGE] = { .changes = true, .cuts = true, .apply = apply_merge },
-	[EDIT_DELTA] = { .makes = true, .cuts = true, .apply = apply_delta },
-};
-
 /* Checks */
-
-static int check_name(struct work *work, const char *name)
-{
-	size_t len = strlen(name);
-	bool plain = len > 0 && is_utf8((struct span) { (const uint8_t *) name, len });
-
-	for (const char *at = name; plain && *at; at++)
-		plain = (unsigned char) *at > ' ' && *at != 0x7f;
-	if (plain)
-		return 0;
-	return fail_plain(&work->edit->why, EINVAL, "\"%s\": a name is 1 to %u bytes of UTF-8 without "
-	                  "blanks and control characters", name, BITMAP_NAME_MAX);
-}
 
 static int check_granularity(struct work *work)
 {
@@ -277,24 +37,24 @@ static int check(struct work *work, const struct edit_rule *rule, struct bitmap_
 {
 	const struct tracker *tracker = work->tracker;
 	const struct edit *edit = work->edit;
-	int r = check_name(work, edit->name);
+	int r = edit_check_name(work, edit->name);
 
 	if (r < 0)
 		return r;
 	*ret = tracker->has_store ? catalogue_find(work->draft, edit->name) : NULL;
 	if (rule->makes && *ret)
-		return refuse(work, EEXIST, "there is a bitmap of that name");
+		return edit_refuse(work, EEXIST, "there is a bitmap of that name");
 	if (!rule->makes && !*ret)
-		return refuse(work, ENOENT, "there is no such bitmap");
+		return edit_refuse(work, ENOENT, "there is no such bitmap");
 	if (tracker->unusable)
-		return refuse(work, EIO, "the store of bitmaps failed; restart the export");
+		return edit_refuse(work, EIO, "the store of bitmaps failed; restart the export");
 	if (edit->held && !tracker->held)
-		return refuse(work, ETIMEDOUT, "changes are not held any more");
+		return edit_refuse(work, ETIMEDOUT, "changes are not held any more");
 	if (tracker->settings.read_only && edit->kind != EDIT_DELTA && rule->makes)
-		return refuse(work, EROFS, "a read-only export has nothing to record");
+		return edit_refuse(work, EROFS, "a read-only export has nothing to record");
 	r = check_granularity(work);
 	if (r == 0 && rule->changes && bitmaps_lock(work->tracker, edit->name, edit->force) < 0)
-		return refuse(work, EBUSY, "clients have selected it");
+		return edit_refuse(work, EBUSY, "clients have selected it");
 	return r;
 }
 
@@ -347,7 +107,7 @@ static int begin_delta(struct work *work)
 	int r;
 
 	if (area == NO_AREA)
-		return refuse(work, ENOSPC, "there is no room for one more stretch of time in the store");
+		return edit_refuse(work, ENOSPC, "there is no room for one more stretch of time in the store");
 	r = store_prepare_area(&tracker->store, area, &work->edit->why);
 	if (r < 0)
 		return r;
@@ -452,6 +212,8 @@ static int commit(struct work *work)
 		work->fresh = NULL;
 	}
 	install(work);
+	if (work->draft->recording != NO_AREA && !atomic_load(&tracker->refuse))
+		recorder_note_failing(tracker, "");     /* not any more */
 	if (work->draft->recording == NO_AREA)
 		(void) recorder_forget_armed(tracker, &unsaid);         /* of no use to anybody */
 	bitmaps_publish(tracker);
@@ -546,7 +308,8 @@ static void merge_alike(struct work *work)
 			log_warning("%s: %s", work->tracker->path, work->edit->why.text);
 			break;
 		}
-	work->edit->why = kept;
+	if (!work->tracker->unusable)
+		work->edit->why = kept;
 }
 
 /* Readers know a bitmap by its name: it keeps its number, and those who selected it. */
@@ -592,7 +355,7 @@ static int edit_catalogue(struct work *work, const struct edit_rule *rule)
 
 static int carry_out(struct tracker *tracker, struct edit *edit)
 {
-	const struct edit_rule *rule = &rules[edit->kind];
+	const struct edit_rule *rule = &edit_rules[edit->kind];
 	struct work work = { .tracker = tracker, .edit = edit };
 	int r;
 

@@ -10,15 +10,11 @@
  *              back; then a record without it, synced
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "dirty/tracker-state.h"
@@ -26,8 +22,8 @@
 #define SECOND UINT64_C(1000000)
 #define PRESSED_RETRY (SECOND / 10)
 
-static int write_record(struct tracker *tracker, const uint32_t *regions, uint32_t n_regions,
-                        uint32_t n_pages, struct failure *why)
+int recorder_write_record(struct tracker *tracker, const uint32_t *regions, uint32_t n_regions,
+                          uint32_t n_pages, struct failure *why)
 {
 	struct store_record record = {
 		.regions = regions, .n_regions = n_regions,
@@ -47,7 +43,7 @@ static int write_pages(struct tracker *tracker, struct delta *delta, uint32_t n,
                        struct failure *why)
 {
 	const struct regions *regions = &tracker->regions;
-	int r = write_record(tracker, regions->armed, regions->n_armed, n, why);
+	int r = recorder_write_record(tracker, regions->armed, regions->n_armed, n, why);
 
 	if (r == 0)
 		r = store_write_pages(&tracker->store, delta, tracker->pages, n, why);
@@ -116,7 +112,7 @@ static int write_back_regions(struct tracker *tracker, const uint32_t *list, uin
 	uint32_t n = 0, next = 0;
 	int r = 0;
 
-	for (uint32_t i = 0; i < n_list && r == 0; i++) {
+	for (uint32_t i = 0; delta && i < n_list && r == 0; i++) {
 		uint64_t granule = (uint64_t) list[i] << shift;
 		uint64_t last = granule + (UINT64_C(1) << shift) - 1;
 		uint32_t first = (uint32_t) (granule / DELTA_PAGE_GRANULES);
@@ -169,6 +165,13 @@ static uint32_t merge(const struct regions *regions, const uint32_t *wanted, uin
 	return n;
 }
 
+/* Their bits come back: the medium has them armed still, since no record without them was written. */
+static void keep_victims(struct tracker *tracker, uint32_t n_victims)
+{
+	for (uint32_t i = 0; i < n_victims; i++)
+		region_arm(&tracker->regions, tracker->victims[i]);
+}
+
 /* Victims have lost their bit already; `wanted` get theirs once a record has them. */
 static int rearm(struct tracker *tracker, const uint32_t *wanted, uint32_t n_wanted,
                  uint32_t n_victims, struct failure *why)
@@ -180,10 +183,12 @@ static int rearm(struct tracker *tracker, const uint32_t *wanted, uint32_t n_wan
 	if (n_victims > 0) {
 		(void) tracker->settings.flush(tracker->settings.userdata);
 		r = write_back_regions(tracker, tracker->victims, n_victims, why);
+		if (r < 0)
+			keep_victims(tracker, n_victims);
 	}
 	if (r == 0) {
 		n = merge(&tracker->regions, wanted, n_wanted, tracker->list);
-		r = write_record(tracker, tracker->list, n, 0, why);
+		r = recorder_write_record(tracker, tracker->list, n, 0, why);
 	}
 	if (r < 0)      /* the medium has more armed than memory, which is no harm */
 		n = merge(&tracker->regions, NULL, 0, tracker->list);
@@ -323,137 +328,10 @@ static struct change *arm(struct tracker *tracker, struct change *changes)
 	return grant(tracker, changes);
 }
 
-/* When the store fails */
-
-static void note_failing(struct tracker *tracker, const char *text)
-{
-	pthread_mutex_lock(&tracker->lock);
-	(void) snprintf(tracker->failing, sizeof tracker->failing, "%.*s",
-	                (int) BITMAP_REASON_MAX, text);
-	pthread_mutex_unlock(&tracker->lock);
-}
-
-static void stop_changes(struct tracker *tracker, const struct failure *why)
-{
-	note_failing(tracker, why->text);
-	if (atomic_exchange(&tracker->refuse, why->code ? why->code : EIO) == 0)
-		log_event(EVENT_BITMAP_STORE_FAILING, NULL, "%s: %s; writes fail until bitmaps can be "
-		          "kept again", tracker->path, why->text);
-}
-
-/* All that records has lost track, and nothing is recorded any more. */
-static void lose_all(struct catalogue *catalogue, const char *reason)
-{
-	for (unsigned i = 0; i < catalogue->n_bitmaps; i++) {
-		struct bitmap_entry *entry = &catalogue->bitmaps[i];
-
-		if (!entry->follows && !entry->watches)
-			continue;
-		entry->state = BITMAP_LOST;
-		entry->state_since = tracker_real_time();
-		entry->follows = entry->watches = false;
-		(void) snprintf(entry->reason, sizeof entry->reason, "%.*s", (int) BITMAP_REASON_MAX,
-		                reason);
-	}
-	catalogue->recording = NO_AREA;
-}
-
-/* The last resort: without a file, the next start counts everything as dirty. */
-static int take_store_away(struct tracker *tracker)
-{
-	char path[PATH_MAX], *folder;
-	int fd, r;
-
-	if (unlink(tracker->path) < 0 && errno != ENOENT)
-		return -errno;
-	(void) snprintf(path, sizeof path, "%s", tracker->path);
-	folder = dirname(path);
-	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
-static void go_on_without(struct tracker *tracker, const struct failure *why)
-{
-	struct delta *delta = atomic_exchange(&tracker->recording, NULL);
-
-	if (delta)              /* threads may still be setting bits in it */
-		tracker->retired = delta_ref(delta);
-	regions_forget(&tracker->regions);
-	note_failing(tracker, why->text);
-	atomic_store(&tracker->refuse, 0);
-	log_event(EVENT_BITMAP_LOST, NULL, "%s: %s; bitmaps are lost: all of the device counts as "
-	          "changed, until they are cleared", tracker->path, why->text);
-	bitmaps_publish(tracker);
-	tracker->settings.changed(tracker->settings.userdata);
-}
-
-void recorder_store_failed(struct tracker *tracker, const struct failure *why)
-{
-	struct catalogue *draft;
-	struct failure again = { 0 };
-	int r = -ENOMEM;
-
-	if (tracker->settings.on_error == TRACKER_STOP) {
-		stop_changes(tracker, why);
-		return;
-	}
-	draft = malloc(sizeof *draft);
-	if (draft) {
-		*draft = tracker->store.catalogue;
-		lose_all(draft, why->text);
-		r = tracker->unusable ? -EIO : store_commit(&tracker->store, draft, &again);
-		if (r < 0) {
-			tracker->unusable = true;
-			r = take_store_away(tracker);
-		}
-		if (r == 0)
-			tracker->store.catalogue = *draft;
-		free(draft);
-	}
-	if (r < 0) {            /* not even that could be made durable */
-		stop_changes(tracker, why);
-		return;
-	}
-	go_on_without(tracker, why);
-}
-
-/* What an edit may have left half written is written again, as it was before. */
-static int settle_store(struct tracker *tracker, struct failure *why)
-{
-	const struct regions *regions = &tracker->regions;
-
-	if (tracker->unusable && store_commit(&tracker->store, &tracker->store.catalogue, why) < 0)
-		return -why->code;
-	tracker->unusable = false;
-	return write_record(tracker, regions->armed, regions->n_armed, 0, why);
-}
-
-/* Looks whether the store takes records again; or at least, that bitmaps are lost. */
-static void try_again(struct tracker *tracker)
-{
-	struct failure why = { 0 };
-
-	if (tracker->settings.on_error == TRACKER_LOST) {
-		(void) fail_plain(&why, EIO, "%s", tracker->failing);
-		recorder_store_failed(tracker, &why);
-		return;
-	}
-	if (settle_store(tracker, &why) < 0)
-		return;
-	note_failing(tracker, "");
-	atomic_store(&tracker->refuse, 0);
-	log_event(EVENT_BITMAP_CHANGED, NULL, "%s: bitmaps can be kept again; writes go on",
-	          tracker->path);
-}
-
 int recorder_forget_armed(struct tracker *tracker, struct failure *why)
 {
 	if (tracker->regions.n_armed > 0) {
-		int r = write_record(tracker, NULL, 0, 0, why);
+		int r = recorder_write_record(tracker, NULL, 0, 0, why);
 
 		if (r < 0)
 			return r;
@@ -473,7 +351,7 @@ static void look_around(struct tracker *tracker)
 
 	atomic_fetch_add(&regions->epoch, 1);
 	if (atomic_load(&tracker->refuse)) {
-		try_again(tracker);
+		recorder_try_again(tracker);
 		return;
 	}
 	n = choose_victims(tracker, tracker->settings.cold_seconds, regions->limit);
@@ -618,28 +496,32 @@ static bool has_work(struct tracker *tracker)
 	return tracker->stop || *find_edit(tracker) || (tracker->waiting && !tracker->held);
 }
 
+bool recorder_round(struct tracker *tracker)
+{
+	struct change *changes = take_waiting(tracker);
+	struct edit *edit = next_edit(tracker);
+	bool has_more;
+
+	pthread_mutex_unlock(&tracker->lock);
+	changes = work(tracker, changes, edit);
+	pthread_mutex_lock(&tracker->lock);
+
+	has_more = has_work(tracker);
+	atomic_store(&tracker->pressed, changes != NULL);
+	if (changes)
+		put_back(tracker, changes);
+	return has_more;
+}
+
 void *tracker_record(void *userdata)
 {
 	struct tracker *tracker = userdata;
 
 	(void) pthread_setname_np(pthread_self(), "bitmaps");
 	pthread_mutex_lock(&tracker->lock);
-	while (!tracker->stop) {
-		struct change *changes = take_waiting(tracker);
-		struct edit *edit = next_edit(tracker);
-		bool has_more;
-
-		pthread_mutex_unlock(&tracker->lock);
-		changes = work(tracker, changes, edit);
-		pthread_mutex_lock(&tracker->lock);
-
-		has_more = has_work(tracker);
-		atomic_store(&tracker->pressed, changes != NULL);
-		if (changes)
-			put_back(tracker, changes);
-		if (!has_more)
+	while (!tracker->stop)
+		if (!recorder_round(tracker))
 			wait(tracker);
-	}
 	refuse_edits(tracker);
 	pthread_mutex_unlock(&tracker->lock);
 	return NULL;

@@ -97,6 +97,11 @@ bool region_disarm(struct regions *regions, uint32_t region)
 	return atomic_compare_exchange_strong(&regions->words[region], &idle, 0);
 }
 
+void region_arm(struct regions *regions, uint32_t region)
+{
+	atomic_fetch_or(&regions->words[region], ARMED);
+}
+
 unsigned region_age(const struct regions *regions, uint32_t region)
 {
 	return (uint8_t) (atomic_load(&regions->epoch) - atomic_load(&regions->touched[region]));

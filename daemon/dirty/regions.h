@@ -50,6 +50,9 @@ bool regions_hold(struct regions *regions, uint64_t start, uint64_t end, uint32_
 /* Takes the armed bit away.  False while changes are under way there. */
 bool region_disarm(struct regions *regions, uint32_t region);
 
+/* Gives it back, to one that is in the armed list still. */
+void region_arm(struct regions *regions, uint32_t region);
+
 /* Seconds since the last change, about. */
 unsigned region_age(const struct regions *regions, uint32_t region);
 

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dirty/record.h"
+
 int mending_add(struct store_mending *mending, struct delta *delta, uint32_t page)
 {
 	if (mending->n_pages == mending->room) {
@@ -19,6 +21,17 @@ int mending_add(struct store_mending *mending, struct delta *delta, uint32_t pag
 		mending->delta = delta_ref(delta);
 	mending->pages[mending->n_pages++] = page;
 	return 0;
+}
+
+bool mending_keep_both(struct store_mending *mending)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < mending->n_pages; i++)
+		if (mending->pages[i] & PAGE_SLOT_BIT)
+			mending->pages[n++] = mending->pages[i];
+	mending->n_pages = n;
+	return n > 0;
 }
 
 void mending_clear(struct store_mending *mending)

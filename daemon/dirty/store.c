@@ -155,7 +155,8 @@ static int mend(struct store *store, struct failure *why)
 		r = mend_everything(store, why);
 	else if (store->mending.delta) {
 		r = mend_pages(store, false, why);
-		if (r == 0)
+		/* One slot of each is right now: should the rest fail, that is not written over. */
+		if (r == 0 && mending_keep_both(&store->mending))
 			r = mend_pages(store, true, why);
 	}
 	if (r < 0)

@@ -122,6 +122,11 @@ int store_format(struct medium *medium, const struct store_geometry *geometry, c
 int store_open(struct store *store, struct medium *medium, struct store_recovery *ret_recovery,
                struct failure *why);
 
+/* Before an opened store is written to otherwise: what was read from it is durable then, although a
+ * sync may have failed before.  A power cut meanwhile changes nothing, as the same bytes go to
+ * the same places. */
+int store_affirm(struct store *store, struct failure *why);
+
 /* Drops its deltas; the medium stays open. */
 void store_close(struct store *store);
 

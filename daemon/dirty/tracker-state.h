@@ -60,10 +60,12 @@ struct tracker {
 	struct catalogue *seen;         /* a copy of the catalogue for readers */
 
 	/* The recorder's (before it runs and after it ended: the main thread's) */
-	struct file_medium medium;
+	struct file_medium file;
+	struct medium *medium;          /* the file, or what a test has instead */
 	struct store store;
 	bool has_store;
-	bool unusable;                  /* the store must not be touched any more */
+	bool unusable;                  /* the store must not be touched, but for another commit */
+	bool gone;                      /* it has been removed: not even for that */
 	struct delta *retired;          /* was recording until the store failed */
 	bool held;                      /* EDIT_HOLD: the gate is closed until hold_ends */
 	uint64_t hold_ends;             /* monotonic, microseconds */
@@ -108,14 +110,29 @@ void tracker_detach(struct tracker *tracker);
 
 void *tracker_record(void *userdata);   /* the recorder's thread */
 
+/* One round of its work, without waiting for any; with the lock.  True: there is more. */
+bool recorder_round(struct tracker *tracker);
+
 /* Writes back all pages that are ahead, durably.  The store failed: see recorder_store_failed(). */
 int recorder_write_back(struct tracker *tracker, struct failure *why);
 
 /* Disarms nothing, forgets what is armed: for a delta that begins with no change under way. */
 int recorder_forget_armed(struct tracker *tracker, struct failure *why);
 
+/* Makes a record durable: what is armed, and the first pages of tracker->pages as announced. */
+int recorder_write_record(struct tracker *tracker, const uint32_t *regions, uint32_t n_regions,
+                          uint32_t n_pages, struct failure *why);
+
+/* --- recorder-failure.c --- */
+
 /* What OnBitmapError= says happens now. */
 void recorder_store_failed(struct tracker *tracker, const struct failure *why);
+
+/* Why the store cannot be written, for status; "": it can. */
+void recorder_note_failing(struct tracker *tracker, const char *text);
+
+/* Looks whether the store takes records again; or at least, that bitmaps are lost. */
+void recorder_try_again(struct tracker *tracker);
 
 /* --- bitmaps.c --- */
 

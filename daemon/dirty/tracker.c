@@ -11,7 +11,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,7 +217,7 @@ static void release(struct tracker *tracker)
 	delta_unref(tracker->retired);
 	if (tracker->has_store) {
 		store_close(&tracker->store);
-		file_medium_close(&tracker->medium);
+		file_medium_close(&tracker->file);
 	}
 	regions_deinit(&tracker->regions);
 	pthread_cond_destroy(&tracker->wake);
@@ -261,7 +260,7 @@ static int start(struct tracker *tracker, struct failure *why)
 {
 	int r = tracker_attach(tracker, why);
 
-	if (r < 0)
+	if (r < 0 || tracker->settings.medium)
 		return r;
 	r = start_recorder(tracker);
 	if (r != 0) {
@@ -281,6 +280,7 @@ int tracker_open(struct tracker **ret, const struct tracker_settings *settings, 
 		return fail(why, ENOMEM, "cannot keep bitmaps");
 	init_conditions(tracker);
 	tracker->settings = *settings;
+	tracker->file.fd = -1;
 	tracker->next_id = 2;
 	tracker->label = strdup(settings->label);
 	tracker->identity = strdup(settings->identity);
@@ -311,7 +311,8 @@ void tracker_close(struct tracker *tracker)
 	tracker->stop = true;
 	pthread_cond_signal(&tracker->wake);
 	pthread_mutex_unlock(&tracker->lock);
-	pthread_join(tracker->thread, NULL);
+	if (tracker->runs)
+		pthread_join(tracker->thread, NULL);
 	assert(is_quiet(tracker) && !tracker->waiting);
 	tracker_detach(tracker);
 	release(tracker);

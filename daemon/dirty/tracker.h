@@ -21,6 +21,7 @@
 #include "dirty/catalogue.h"
 #include "dirty/view.h"
 
+struct medium;
 struct tracker;
 
 /* What to do once the store fails. */
@@ -50,6 +51,9 @@ struct tracker_settings {
 	/* In the recorder's thread: bitmaps have come, gone, or changed their state. */
 	void (*changed)(void *userdata);
 	void *userdata;
+
+	/* Of tests: a medium with a store on it, instead of the file, and no thread of its own. */
+	struct medium *medium;
 };
 
 /*

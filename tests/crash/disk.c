@@ -67,15 +67,20 @@ static void add_sector(struct disk *disk, uint64_t at, const uint8_t *bytes)
 static int disk_write(struct medium *medium, uint64_t at, const void *data, size_t length)
 {
 	struct disk *disk = disk_of(medium);
+	bool fails = disk->fail_write;
 
 	if (disk->dead)
 		return -EIO;
 	check_range(disk, at, length);
+	if (fails)
+		length = disk_random(disk, length / SECTOR) * SECTOR;
 	for (size_t done = 0; done < length; done += SECTOR)
 		add_sector(disk, at + done, (const uint8_t *) data + done);
 	memset(disk->used + at / BLOCK, 1, (length + BLOCK - 1) / BLOCK);
-	disk->after_write(disk);
-	return disk->dead ? -EIO : 0;
+	disk->fail_write = false;
+	if (!disk->quiet)
+		disk->after_write(disk);
+	return disk->dead ? -EIO : fails ? -ENOSPC : 0;
 }
 
 static int disk_sync(struct medium *medium)
@@ -93,7 +98,7 @@ static int disk_sync(struct medium *medium)
 	disk->fail_sync = false;
 	disk->lies |= fails;
 	disk->n_failed += fails;
-	if (!fails)
+	if (!fails && !disk->quiet)
 		disk->after_sync(disk);
 	return fails || disk->dead ? -EIO : 0;
 }
@@ -116,7 +121,8 @@ static int disk_clear(struct medium *medium, uint64_t at, uint64_t length)
 		if (memcmp(disk->cached + sector, zeroes, SECTOR) != 0 ||
 		    memcmp(disk->synced + sector, zeroes, SECTOR) != 0)
 			add_sector(disk, sector, zeroes);
-	disk->after_write(disk);
+	if (!disk->quiet)
+		disk->after_write(disk);
 	return disk->dead ? -EIO : 0;
 }
 

@@ -29,7 +29,9 @@ struct disk {
 	struct sector *pending;
 	size_t n_pending, room;
 	bool dead;                      /* the power is out: nothing works any more */
+	bool quiet;                     /* nobody is told of writes and syncs */
 	bool fail_sync;                 /* the next one fails, and loses what it likes */
+	bool fail_write;                /* the next one fails, and does a part */
 	bool lies;                      /* one has: what is read may not be on the platter */
 	uint64_t n_failed;              /* syncs */
 	uint64_t random;

@@ -228,6 +228,18 @@ static void keep_armed(struct world *world, const uint32_t *regions, uint32_t n)
 	}
 }
 
+/* After a lie the platter may have what was before, which nobody can compare with any more. */
+static void affirm(struct world *world)
+{
+	struct failure why = { 0 };
+
+	world->step = "affirmation";
+	world->quiet = world->disk.lies;
+	if (store_affirm(&world->store, &why) < 0 && !world->disk.dead)
+		complain(world, "%s", why.text);
+	world->disk.lies = world->quiet = false;
+}
+
 static void world_open(struct world *world)
 {
 	struct store_recovery recovery;
@@ -246,6 +258,7 @@ static void world_open(struct world *world)
 	world->store = world->found;
 	set_armed(world, recovery.regions, recovery.n_armed);
 	free(recovery.regions);
+	affirm(world);
 }
 
 void world_cut_power(struct world *world)
@@ -259,12 +272,6 @@ void world_cut_power(struct world *world)
 
 void world_kill(struct world *world)
 {
-	/* After a failed sync the next one may succeed without having written anything: not even
-	 * opening can know then, and nobody kills a recorder just there. */
-	if (world->disk.lies) {
-		world_cut_power(world);
-		return;
-	}
 	world->disk.dead = world->disk.fail_sync = false;
 	world->step = "a kill";
 	world->figures->n_kills++;

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "dirty/store.h"
 #include "dirty/tracker.h"
 #include "scratch.h"
 
@@ -191,14 +192,14 @@ static bool find_info(struct rig *rig, const char *name, struct bitmap_info *ret
 
 static const char *state_of(struct rig *rig, const char *name)
 {
-	struct bitmap_info info;
+	struct bitmap_info info = { 0 };
 
 	return find_info(rig, name, &info) ? bitmap_state_word(info.state) : "none";
 }
 
 static struct view *view_of(struct rig *rig, const char *name)
 {
-	struct bitmap_info info;
+	struct bitmap_info info = { 0 };
 
 	return find_info(rig, name, &info) ? tracker_view(rig->tracker, info.id) : NULL;
 }
@@ -217,6 +218,26 @@ static bool is_dirty(const struct view *view, uint64_t granule)
 	uint64_t end;
 
 	return view_extent(view, granule * GRANULE, SIZE, &end);
+}
+
+/* Leaves the store as a kill does between the two steps of the last bitmap's removal. */
+static void arm_for_nobody(struct rig *rig)
+{
+	static struct catalogue draft;
+	static struct store store;
+	const uint32_t regions[] = { 3 };
+	struct store_recovery found;
+	struct file_medium file;
+
+	file_medium_init(&file, open(rig->store, O_RDWR | O_CLOEXEC));
+	CHECK_EQ("open", store_open(&store, &file.medium, &found, &rig->why), 0);
+	draft = store.catalogue;
+	draft.attached = true;
+	CHECK_EQ("commit", store_commit(&store, &draft, &rig->why), 0);
+	CHECK_EQ("record", store_write_record(&store, &(struct store_record) {
+		.regions = regions, .n_regions = 1 }, &rig->why), 0);
+	store_close(&store);
+	file_medium_close(&file);
 }
 
 /* One thread at a time */
@@ -398,7 +419,7 @@ TEST(what_a_client_has_selected_is_busy)
 {
 	struct edit forced = { .kind = EDIT_REMOVE, .name = "c", .force = true };
 	struct edit rename = { .kind = EDIT_RENAME, .name = "b", .other = "c" };
-	struct bitmap_info info;
+	struct bitmap_info info = { 0 };
 	struct rig rig;
 
 	rig_up(&rig);
@@ -448,6 +469,64 @@ TEST(a_read_only_export_records_nothing_and_still_shows)
 	make_sure(&rig);
 	CHECK_EQ("shows", dirty_granules(&rig, "c"), 1);
 	CHECK_EQ("add", edit(&rig, EDIT_ADD, "b"), -EROFS);
+	rig_down(&rig);
+}
+
+TEST(what_others_write_while_the_export_is_read_only_is_a_gap)
+{
+	struct rig rig;
+
+	rig_up(&rig);
+	make_sure(&rig);
+	CHECK_EQ("add", edit(&rig, EDIT_ADD, "b"), 0);
+	rig_close(&rig);
+	rig.settings.read_only = true;
+	make_sure(&rig);
+	CHECK_EQ("a write", pwrite(rig.fd, "x", 1, 0), 1);
+	rig_close(&rig);
+	rig.settings.read_only = false;
+	make_sure(&rig);
+	CHECK_STR("somebody wrote", state_of(&rig, "b"), "gap");
+	CHECK_EQ("clear", edit(&rig, EDIT_CLEAR, "b"), 0);
+	rig_close(&rig);
+	rig.settings.read_only = true;
+	make_sure(&rig);
+	rig_close(&rig);
+	rig.settings.read_only = false;
+	make_sure(&rig);
+	CHECK_STR("nobody wrote", state_of(&rig, "b"), "recording");
+	rig_down(&rig);
+}
+
+TEST(a_delta_of_a_checkpoint_that_has_missed_something_is_refused)
+{
+	const char *sources[] = { "c" };
+	struct edit delta = { .kind = EDIT_DELTA, .name = "d", .sources = sources, .n_sources = 1 };
+	struct rig rig;
+
+	rig_up(&rig);
+	make_sure(&rig);
+	CHECK_EQ("checkpoint", edit(&rig, EDIT_CHECKPOINT, "c"), 0);
+	CHECK_EQ("disable", edit(&rig, EDIT_DISABLE, "c"), 0);
+	CHECK_EQ("change", make_change(&rig, 4 * GRANULE, 1), 0);
+	CHECK_EQ("delta", edit_with(&rig, &delta), -EINVAL);
+	rig_down(&rig);
+}
+
+TEST(armed_regions_that_nobody_records_are_forgotten)
+{
+	struct tracker_status status;
+	struct rig rig;
+
+	rig_up(&rig);
+	make_sure(&rig);
+	CHECK_EQ("add", edit(&rig, EDIT_ADD, "b"), 0);
+	CHECK_EQ("remove", edit(&rig, EDIT_REMOVE, "b"), 0);
+	rig_close(&rig);
+	arm_for_nobody(&rig);
+	make_sure(&rig);
+	tracker_status(rig.tracker, &status);
+	CHECK_EQ("armed", status.n_armed, 0);
 	rig_down(&rig);
 }
 
