@@ -176,24 +176,36 @@ def nbd_server(place: Place) -> list:
     return ["nbd-server", "-C", config, "-p", place.folder / "pid"]
 
 
-def with_bitmaps(n: int = 1, **more) -> dict:
+def write_all(place: Place):
+    """As in a steady state: buffers are there, and each region is armed."""
+    processes.run(place.build.load, "run", "--to", place.address, "--export", EXPORT, "--op",
+                  "write", "--pattern", "sequential", "--block", "1M", "--depth", 4,
+                  "--connections", 4)
+
+
+def with_bitmaps(n: int = 1, steady: bool = False, **more) -> dict:
     """The columns of ours with so many bitmaps that record: without a store they begin as lost."""
     names = BITMAPS[:n]
 
-    def clear(place: Place):
+    def prepare(place: Place):
         (runtime,) = place.folder.glob("nbdctl-*")
         processes.run(place.build.nbdctl, "bitmap", "clear", f"--runtime={runtime}",
                       f"--exports={place.folder}/exports", EXPORT, *names)
+        if steady:
+            write_all(place)
 
-    return {"command": ours(Bitmap=" ".join(names), **more), "prepare": clear}
+    return {"command": ours(Bitmap=" ".join(names), **more), "prepare": prepare}
 
 
 SERVERS = (
     Server("ours", "ours", command=ours()),
     Server("ours-2-rings", "ours, Threads=2", command=ours(Threads=2)),
     Server("ours-threads", "ours, Engine=threads", command=ours(Engine="threads")),
-    Server("ours-bitmap", "ours, a dirty bitmap", **with_bitmaps()),
-    Server("ours-10-bitmaps", "ours, ten dirty bitmaps", **with_bitmaps(10)),
+    Server("ours-steady", "ours, all written once", command=ours(), prepare=write_all),
+    Server("ours-bitmap", "ours, a dirty bitmap, all written once", **with_bitmaps(steady=True)),
+    Server("ours-10-bitmaps", "ours, ten dirty bitmaps, all written once",
+           **with_bitmaps(10, steady=True)),
+    Server("ours-new-bitmap", "ours, a dirty bitmap, nothing armed", **with_bitmaps()),
     Server("ours-many-regions", "ours, a bitmap, 65,536 regions of 4 MiB",
            **with_bitmaps(BitmapArmLimit=65536, BitmapCold=250)),
     Server("ours-few-regions", "ours, a bitmap, 64 regions of 1 MiB",

@@ -152,9 +152,10 @@ OTHERS = (
 RANDOM_4K = io("load", "write", 4 * KIB, 32, 1)
 LARGE_1M = io("load", "write", MIB, 4, 1, pattern="sequential")
 HUGE_1, HUGE_32 = (io("load", "write", 4 * KIB, depth, 1, device="huge") for depth in (1, 32))
+HUGE_1M = io("load", "write", MIB, 4, 1, device="huge", pattern="sequential")
 
 
-def bitmaps(name, title, row, subject, goal=Goal(None), rivals=("ours",)) -> Workload:
+def bitmaps(name, title, row, subject, goal=Goal(None), rivals=("ours-steady",)) -> Workload:
     return dataclasses.replace(row, name=f"bitmaps-{name}", title=f"dirty bitmaps: {title}",
                                goal=goal, subject=subject, rivals=rivals, quick=False,
                                servers=(*rivals, subject))
@@ -166,13 +167,15 @@ BITMAPS = (
             ("ours-bitmap",)),
     bitmaps("one-1M", "one, 1M sequential write", LARGE_1M, "ours-bitmap", BITMAP_LARGE),
     bitmaps("first-touch-1", "4k random write, depth 1, each the first into its region", HUGE_1,
-            "ours-bitmap"),
+            "ours-new-bitmap", rivals=("ours",)),
+    bitmaps("first-touch-1M", "1M sequential write, all of it the first into its region", HUGE_1M,
+            "ours-new-bitmap", rivals=("ours",)),
     bitmaps("first-touch-32", "4k random write, depth 32, each the first into its region", HUGE_32,
             "ours-many-regions", rivals=()),
     bitmaps("beyond-limit-4k", "4k random write over 16 times what may be armed", RANDOM_4K,
-            "ours-few-regions"),
+            "ours-few-regions", rivals=("ours",)),
     bitmaps("beyond-limit-32", "4k random write, depth 32, each beyond 1,024 regions", HUGE_32,
-            "ours-bitmap", rivals=()),
+            "ours-new-bitmap", rivals=()),
     Workload("bitmaps-map-16T", "dirty bitmaps: the map of 16 TiB after 50,000 writes all over it",
              "map", "s", Goal(None, size=(1.0, 0.5)), block=4 * KIB, depth=64, device="huge",
              subject="ours-many-regions", rivals=(), servers=("ours-many-regions",),
