@@ -265,7 +265,7 @@ int attach_detach(struct nbd_driver *driver, int index, bool force, struct failu
 		return r;
 	r = nbd_driver_disconnect(driver, index, why);
 	if (r == 0)
-		r = settle_wait(settle, index, 0, ATTACH_PATIENCE, why);
+		r = settle_wait_gone(settle, index, ATTACH_PATIENCE, why);
 	settle_stop(settle);
 	return r;
 }

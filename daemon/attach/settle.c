@@ -69,15 +69,17 @@ void settle_stop(struct settle *s)
 	free(s);
 }
 
-int settle_wait(struct settle *s, int index, uint64_t size, uint64_t patience, struct failure *why)
+static bool has_size(int index, uint64_t size)
+{
+	struct nbd_state state;
+
+	return nbd_state_read(SYS_BLOCK, index, &state) ? state.size == size : size == 0;
+}
+
+static int wait_until_heard(struct settle *s, uint64_t patience, struct failure *why)
 {
 	uint64_t until = monotonic_us() + patience;
-	bool udev_runs = access("/run/udev/control", F_OK) == 0;
-	struct nbd_state state = { 0 };
 
-	s->index = index;
-	s->size = size;
-	s->heard = !udev_runs && nbd_state_read(SYS_BLOCK, index, &state) && state.size == size;
 	while (!s->heard) {
 		uint64_t now = monotonic_us();
 		int r = now < until ? sd_event_run(s->event, until - now) : -ETIMEDOUT;
@@ -86,9 +88,28 @@ int settle_wait(struct settle *s, int index, uint64_t size, uint64_t patience, s
 			continue;
 		if (r == -ETIMEDOUT)
 			return fail_plain(why, ETIMEDOUT, "/dev/nbd%d did not get its size of "
-			                  "%llu bytes in time", index, (unsigned long long) size);
+			                  "%llu bytes in time", s->index,
+			                  (unsigned long long) s->size);
 		if (r < 0)
 			return fail(why, -r, "cannot hear of devices from udev");
 	}
 	return 0;
+}
+
+int settle_wait(struct settle *s, int index, uint64_t size, uint64_t patience, struct failure *why)
+{
+	bool udev_runs = access("/run/udev/control", F_OK) == 0;
+
+	s->index = index;
+	s->size = size;
+	s->heard = !udev_runs && has_size(index, size);
+	return wait_until_heard(s, patience, why);
+}
+
+int settle_wait_gone(struct settle *s, int index, uint64_t patience, struct failure *why)
+{
+	s->index = index;
+	s->size = 0;
+	s->heard = has_size(index, 0);
+	return wait_until_heard(s, patience, why);
 }

@@ -15,7 +15,10 @@ struct settle;
 int settle_start(struct settle **ret, struct failure *why);
 void settle_stop(struct settle *s);
 
-/* Until udev has worked off a change of nbd`index` after which it has `size`; at once where no udev
- * runs and the size is right.  -ETIMEDOUT and a sentence after `patience` microseconds. */
+/* Until nbd`index` has `size` and udev has worked off that change, which it does at once where no udev
+ * runs.  -ETIMEDOUT and a sentence after `patience` microseconds. */
 int settle_wait(struct settle *s, int index, uint64_t size, uint64_t patience,
                 struct failure *why);
+
+/* Until nbd`index` is gone from who can use it, whether udev knows that or not. */
+int settle_wait_gone(struct settle *s, int index, uint64_t patience, struct failure *why);

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Remote exports as local block devices, by the kernel's driver: in the guest of scripts/lab, since
+there is hardly a machine for tests that has it.
+
+The guest runs tests/lab/inside_guest_attach.py, and after it has booted again
+inside_guest_attach_boot.py; each test of those is one here.
+"""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from conftest import BUILD, ROOT, needs_program, needs_root
+from test_guest import results_in
+
+INSIDE = [ROOT / "tests/lab" / name for name in ("inside_guest_attach.py",
+                                                 "inside_guest_attach_boot.py")]
+NAMES = [name for path in INSIDE for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
+LIMIT = 900                                 # seconds for each boot, on a very busy machine
+
+SCRIPT = f"""
+cd /lab/tree/tests/lab
+pytest() {{ python3 -B -m pytest -rA -q --color=no --durations=10 -p no:cacheprovider "$@"; }}
+[ "$LAB_BOOT" = 1 ] || {{ pytest {INSIDE[1].name}; exit; }}
+LONG=$1 pytest {INSIDE[0].name}
+python3 -B {INSIDE[1].name} && touch /lab/again
+"""
+
+pytestmark = pytest.mark.timeout(2 * LIMIT + 1000)
+
+
+@pytest.fixture(scope="module")
+def report(request):
+    """({name: "PASSED"}, all that was printed)"""
+    needs_root()
+    needs_program("qemu-system-x86_64")
+    if b"__asan_init" in (BUILD / "daemon/export/nbd-export").read_bytes():
+        pytest.skip("a build with sanitizers does not run in the units' sandbox")
+    lab = ROOT / "scripts/lab"
+    env = dict(os.environ, NBD_EXPORT_BUILD=str(BUILD), NBD_EXPORT_LAB_TIMEOUT=str(LIMIT))
+    built = subprocess.run([lab, "guest", "build"], capture_output=True, text=True, env=env,
+                           stdin=subprocess.DEVNULL, timeout=900, check=False)
+    if built.returncode != 0:
+        pytest.skip(built.stderr.strip().splitlines()[-1])
+    long = str(int(request.config.getoption("--long")))
+    done = subprocess.run([lab, "guest", "run", "bash", "-c", SCRIPT, "bash", long],
+                          capture_output=True, text=True, errors="replace", env=env,
+                          stdin=subprocess.DEVNULL, timeout=2 * LIMIT + 60, check=False)
+    said = done.stdout + done.stderr
+    return results_in(said), said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_guest(report, name):
+    results, said = report
+    assert results.get(name) == "PASSED", said
