@@ -3,11 +3,13 @@
 are tests/test_guest_attach.py."""
 
 import pathlib
+import subprocess
 
 import pytest
 
-from conftest import needs_root
+from conftest import complaints, needs_root
 from nbdctl import ctl, short_folder  # noqa: F401, fixtures
+from nbdwire import PATIENCE
 
 
 @pytest.fixture
@@ -50,3 +52,35 @@ def test_without_the_driver_nothing_is_attached(ctl, no_driver):
     assert ctl.json("attached") == []
     assert "nothing is attached by the name db" in ctl("detach", "db", status=1).stderr
     assert "not attached" in ctl("detach", "/dev/nbd0", status=1).stderr
+
+
+# nbd-attach
+
+
+def nbd_attach(programs, folder, label="db"):
+    return subprocess.run([programs.attach, label, f"--config={folder}"], capture_output=True,
+                          text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("", "URI= is missing"), ("[Attach]\nURI=nbds://h/x\n", "db.conf:2: URI="),
+    ("[Attach]\nURI=nbd://h/x\nSpeed=high\n", "db.conf:3: Speed="),
+])
+def test_a_file_that_cannot_be_right_is_named_with_its_line(programs, tmp_path, text, sentence):
+    (tmp_path / "db.conf").write_text(text)
+    done = nbd_attach(programs, tmp_path)
+    assert done.returncode == 1 and sentence in done.stderr
+    assert not complaints(done.stderr)
+
+
+@pytest.mark.parametrize("label", ["nothing", "../db", ""])
+def test_a_label_without_a_file_is_refused(programs, tmp_path, label):
+    (tmp_path / "db.conf").write_text("[Attach]\nURI=nbd://h/x\n")
+    done = nbd_attach(programs, tmp_path / "x", label)
+    assert done.returncode == 1 and done.stderr.startswith("nbd-attach: ")
+
+
+def test_nbd_attach_says_that_the_driver_is_missing(programs, tmp_path, no_driver):
+    (tmp_path / "db.conf").write_text("[Attach]\nURI=nbd://localhost/x\nLoadModule=no\n")
+    done = nbd_attach(programs, tmp_path)
+    assert done.returncode == 1 and "nbd driver is not loaded" in done.stderr
