@@ -33,6 +33,13 @@ def set_up():
     run("systemctl", "stop", "mnt-kept.mount")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left():
+    """The machine is switched off without stopping units, the server among them."""
+    yield
+    run("systemctl", "stop", "nbd-attach@kept.service")
+
+
 def test_a_file_system_of_fstab_is_mounted_at_boot():
     run("systemctl", "start", "remote-fs.target")
     assert state("mnt-kept.mount") == "active" and state("nbd-attach@kept.service") == "active"
