@@ -358,14 +358,19 @@ def test_an_export_that_is_restarted_costs_no_write(export, kept, stack, loop):
     export("web1", loop())
     stack.callback(detach_all)
     device = kept("nbd://localhost/web1", Connections=2, Timeout=2)
-    with Writer(device, FEW) as writer:
-        writer.wait_for_more(10)
+    with contextlib.ExitStack() as writing:         # each with blocks of its own, at the same time
+        writers = [writing.enter_context(Writer(device, FEW, seed=i, first=64 * i))
+                   for i in range(4)]
+        for writer in writers:
+            writer.wait_for_more(5)
         before = times_restored()
         run("systemctl", "restart", "nbd-export@web1.service")
         wait_for(lambda: times_restored() > before and live() == 2, "reconnection")
-        writer.wait_for_more(10)
-    assert writer.failed == []
-    writer.check(device)
+        for writer in writers:
+            writer.wait_for_more(5)
+    for writer in writers:
+        assert writer.failed == []
+        writer.check(device)
 
 
 def times_restored():

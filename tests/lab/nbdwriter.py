@@ -26,9 +26,10 @@ class Writer:
     may hold either number.
     """
 
-    def __init__(self, path, size, seed=1):
+    def __init__(self, path, size, seed=1, first=0):
         self.path = path
         self.seed = seed
+        self.first = first              # block
         self.n_blocks = size // BLOCK
         self.acknowledged = {}          # block -> number
         self.doubtful = set()
@@ -56,7 +57,7 @@ class Writer:
         try:
             while not self.ending:
                 number += 1
-                block = chance.randrange(self.n_blocks)
+                block = self.first + chance.randrange(self.n_blocks)
                 self.read(fd, buffer, block)
                 self.write(fd, buffer, block, number)
         except OSError as error:
