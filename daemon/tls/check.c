@@ -134,11 +134,11 @@ static void check_missing(struct check *c)
 		check_say(c, CA_CERT, CHECK_BAD, "it is not there, so no client can show who it is");
 }
 
-/* A line for each file of which nothing was said. */
+/* A line for each file of which nothing was said; those to attach exports only where they are. */
 static void tell_rest(struct check *c)
 {
 	for (unsigned i = 0; i < N_KEY_FILES; i++)
-		if (!c->file[i].n_findings)
+		if (!c->file[i].n_findings && (c->file[i].there || i < CLIENT_CERT))
 			print_line(key_file_name((enum key_file) i),
 			           c->file[i].there ? CHECK_GOOD : CHECK_ABSENT, c->file[i].ends,
 			           c->file[i].subject, "");

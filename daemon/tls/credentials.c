@@ -139,6 +139,49 @@ static int read_ca(const struct credentials_folder *folder, struct credentials *
 	return 0;
 }
 
+static int read_client_pair(const struct credentials_folder *folder, struct credentials *c,
+                            struct failure *why)
+{
+	AUTO_KEY_TEXT cert = { 0 }, key = { 0 };
+	gnutls_datum_t cert_pem, key_pem;
+	int r = key_file_read(folder, CLIENT_CERT, &cert, why);
+
+	if (r == 0)
+		r = key_file_read(folder, CLIENT_KEY, &key, why);
+	if (r < 0 || (!cert.len && !key.len))
+		return r;
+	if (!cert.len || !key.len)
+		return fail_plain(why, EINVAL, "%s is there, but %s is not",
+		                  cert.len ? cert.path : key.path, cert.len ? key.path : cert.path);
+	cert_pem = datum_of(&cert);
+	key_pem = datum_of(&key);
+	r = gnutls_certificate_set_x509_key_mem2(c->client, &cert_pem, &key_pem,
+	                                         GNUTLS_X509_FMT_PEM, NULL, 0);
+	return r < 0 ? fail_plain(why, EINVAL, "%s and %s: %s", cert.path, key.path,
+	                          gnutls_strerror(r)) : 0;
+}
+
+/* What it takes to be a client: somebody who vouches for servers, and perhaps a certificate. */
+static int read_client(const struct credentials_folder *folder, struct credentials *c,
+                       struct failure *why)
+{
+	AUTO_KEY_TEXT ca = { 0 };
+	gnutls_datum_t pem;
+	int r = key_file_read(folder, CA_CERT, &ca, why);
+
+	if (r < 0 || !ca.len)
+		return r;
+	r = gnutls_certificate_allocate_credentials(&c->client);
+	if (r < 0)
+		return fail_plain(why, ENOMEM, "cannot read keys: %s", gnutls_strerror(r));
+	pem = datum_of(&ca);
+	r = gnutls_certificate_set_x509_trust_mem(c->client, &pem, GNUTLS_X509_FMT_PEM);
+	if (r <= 0)
+		return fail_plain(why, EINVAL, "%s: %s", ca.path,
+		                  r ? gnutls_strerror(r) : "there is no certificate in it");
+	return read_client_pair(folder, c, why);
+}
+
 /* The key of the identity that a client names.  Who is unknown gets a key that nobody has, so
  * that the answer is the same as to a wrong key. */
 static int find_key(gnutls_session_t tls, const gnutls_datum_t *identity, gnutls_datum_t *ret)
@@ -189,9 +232,12 @@ static int fill(const struct credentials_folder *folder, struct credentials *c,
 		r = read_ca(folder, c, why);
 	if (r == 0)
 		r = read_psk(folder, c, why);
-	if (r == 0 && !(c->can & (TLS_CAN_X509 | TLS_CAN_PSK)))
+	if (r == 0)
+		r = read_client(folder, c, why);
+	if (r == 0 && !(c->can & (TLS_CAN_X509 | TLS_CAN_PSK)) && !c->client)
 		return fail_plain(why, ENOKEY, "there are no keys in %s: it wants server-cert.pem "
-		                  "with server-key.pem, or psk.keys", folder->path);
+		                  "with server-key.pem, or psk.keys; ca-cert.pem to attach exports",
+		                  folder->path);
 	return r;
 }
 
@@ -228,6 +274,8 @@ void credentials_unref(struct credentials *c)
 	if (c->psk)
 		gnutls_psk_free_server_credentials(c->psk);
 	psk_keys_clear(&c->keys);
+	if (c->client)
+		gnutls_certificate_free_credentials(c->client);
 	free(c->subject);
 	free(c);
 }

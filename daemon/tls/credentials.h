@@ -7,6 +7,8 @@
  *   ca-cert.pem                       who vouches for clients' certificates
  *   ca-crl.pem                        which of them are revoked
  *   psk.keys                          pre-shared keys
+ *   client-cert.pem, client-key.pem   who we are to servers, where exports of theirs are attached; both
+ *                                     or none.  Servers are checked with ca-cert.pem
  *
  * A file without anything but white space counts as missing: that is how nbd-tls.service passes
  * one that is not there.
@@ -29,6 +31,7 @@ struct credentials {
 	gnutls_certificate_credentials_t x509;  /* NULL without TLS_CAN_X509 */
 	gnutls_psk_server_credentials_t psk;    /* NULL without TLS_CAN_PSK */
 	struct psk_keys keys;
+	gnutls_certificate_credentials_t client;        /* NULL where no server can be checked */
 	char *subject;                  /* of the server's certificate, for people; NULL without */
 	time_t not_after;               /* of the same; 0 without */
 	time_t crl_ends;                /* when the list of revoked ones is out of date; 0: never */

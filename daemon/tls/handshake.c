@@ -40,6 +40,25 @@ static enum reason reason_of(const struct session *session, int error)
 	}
 }
 
+/* The same for a server, of which we are the client. */
+static void fail_with_server(struct session *session, int error)
+{
+	char sentence[TLS_SENTENCE_MAX];
+
+	send_alert(session, error);
+	if (server_is_refused(session, sentence, sizeof sentence))
+		session_fail(session, REASON_TLS_UNTRUSTED, "%s", sentence);
+	else if (reason_of(session, error) == REASON_PEER_GONE)
+		session_fail(session, REASON_PEER_GONE, "the server closed the connection during the "
+		             "TLS handshake");
+	else if (error == GNUTLS_E_FATAL_ALERT_RECEIVED)
+		session_fail(session, REASON_TLS_HANDSHAKE_FAILED, "the server ended the TLS "
+		             "handshake: %s", gnutls_alert_get_name(gnutls_alert_get(session->tls)));
+	else
+		session_fail(session, REASON_TLS_HANDSHAKE_FAILED, "the TLS handshake failed: %s",
+		             gnutls_strerror(error));
+}
+
 static void fail_handshake(struct session *session, int error)
 {
 	const struct certificate_session *about = &session->about;
@@ -174,7 +193,10 @@ bool handshake_turn(struct session *session)
 		if (r == GNUTLS_E_SUCCESS)
 			return establish(session);
 		if (r < 0 && gnutls_error_is_fatal(r)) {
-			fail_handshake(session, r);
+			if (*session->host)
+				fail_with_server(session, r);
+			else
+				fail_handshake(session, r);
 			return false;
 		}
 		/* Another GNUTLS_E_AGAIN is due only when all that came has been taken. */

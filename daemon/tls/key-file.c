@@ -21,6 +21,8 @@ static const struct {
 	[CA_CERT] = { "ca-cert.pem", false },
 	[CA_CRL] = { "ca-crl.pem", false },
 	[PSK_KEYS] = { "psk.keys", true },
+	[CLIENT_CERT] = { "client-cert.pem", false },
+	[CLIENT_KEY] = { "client-key.pem", true },
 };
 _Static_assert(ARRAY_LEN(files) == N_KEY_FILES, "every file has its name");
 

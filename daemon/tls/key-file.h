@@ -13,7 +13,8 @@
 
 #include "base/failure.h"
 
-enum key_file { SERVER_CERT, SERVER_KEY, CA_CERT, CA_CRL, PSK_KEYS, N_KEY_FILES };
+enum key_file { SERVER_CERT, SERVER_KEY, CA_CERT, CA_CRL, PSK_KEYS, CLIENT_CERT, CLIENT_KEY,
+                N_KEY_FILES };
 
 const char *key_file_name(enum key_file which);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "base/fdpass.h"
 #include "base/log.h"
@@ -15,6 +16,15 @@
 #define MOST_UNSENT 8192u       /* records that a negotiator has not read */
 
 static int on_link(sd_event_source *source, int fd, uint32_t events, void *userdata);
+
+static bool is_trusted(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+	       (peer.uid == 0 || peer.uid == geteuid());
+}
 
 int link_new(struct server *server, int fd, struct failure *why)
 {
@@ -26,6 +36,7 @@ int link_new(struct server *server, int fd, struct failure *why)
 	link->server = server;
 	link->fd = -1;
 	link->number = ++server->last_link;
+	link->may_connect = is_trusted(fd);
 	TAILQ_INIT(&link->handshakes);
 	STAILQ_INIT(&link->unsent);
 	r = sd_event_add_io(server->event, &link->source, fd, EPOLLIN, on_link, link);
@@ -140,6 +151,19 @@ static const char *take_cancel(struct link *link, uint32_t request)
 	return NULL;
 }
 
+/* With a negotiator's word alone nobody gets at what our certificate opens elsewhere. */
+static const char *take_connect(struct link *link, const struct tls_connect *connect, int fd)
+{
+	const struct tls_start start = { .request = connect->request,
+	                                 .deadline = connect->deadline, .peer = connect->peer };
+
+	if (!link->may_connect) {
+		close_fd(&fd);
+		return "only root may connect to servers";
+	}
+	return start_session(link, &start, connect->host, fd);
+}
+
 /* NULL, or how it breaks the protocol.  Takes `fd` over. */
 static const char *take_record(struct link *link, struct bytes in, int fd, unsigned n_fds)
 {
@@ -155,7 +179,9 @@ static const char *take_record(struct link *link, struct bytes in, int fd, unsig
 		return "the number of descriptors is wrong";
 	if (record.type == TLS_CANCEL)
 		return take_cancel(link, record.cancel.request);
-	return start_session(link, &record.start, take_fd(&client));
+	if (record.type == TLS_CONNECT)
+		return take_connect(link, &record.connect, take_fd(&client));
+	return start_session(link, &record.start, (struct span) { 0 }, take_fd(&client));
 }
 
 /* True while there may be more. */

@@ -33,6 +33,7 @@ struct link {
 	struct server *server;
 	uint64_t number;
 	int fd;
+	bool may_connect;               /* root's, or our own user's: CONNECT is for who attaches */
 	sd_event_source *source;
 	TAILQ_HEAD(, handshake) handshakes;
 	struct letters unsent;          /* struct news */
@@ -97,8 +98,10 @@ void link_say_hello(struct link *link);
 /* Takes the news over. */
 void link_tell(struct link *link, struct news *news);
 
-/* starting.c: a START of a negotiator.  Takes `fd` over.  NULL, or how it breaks the protocol. */
-const char *start_session(struct link *link, const struct tls_start *start, int fd);
+/* starting.c: a START of a negotiator, or a CONNECT.  Takes `fd` over.  NULL, or how it breaks the
+ * protocol. */
+const char *start_session(struct link *link, const struct tls_start *start, struct span host,
+                          int fd);
 
 /* A refusal, if the log may list one more of that source. */
 void server_log_refusal(struct server *server, const char *peer, enum reason reason,

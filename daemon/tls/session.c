@@ -13,7 +13,7 @@
 
 #define LINGER_MSEC 5000u
 
-static int prepare_tls(struct session *s)
+static int prepare_as_server(struct session *s)
 {
 	static const gnutls_certificate_request_t requests[N_TLS_CERTIFICATES] = {
 		[TLS_CERTIFICATE_OFF] = GNUTLS_CERT_IGNORE,
@@ -39,8 +39,8 @@ static int prepare_tls(struct session *s)
 	return 0;
 }
 
-int session_new(struct credentials *credentials, const struct tls_start *start, int fd,
-                struct session **ret, struct failure *why)
+int session_new(struct credentials *credentials, const struct tls_start *start, struct span host,
+                int fd, struct session **ret, struct failure *why)
 {
 	struct session *s = calloc(1, sizeof *s);
 	int r;
@@ -53,8 +53,10 @@ int session_new(struct credentials *credentials, const struct tls_start *start, 
 	s->patience = start->deadline;
 	s->deadline = UINT64_MAX;
 	memcpy(s->peer, start->peer.at, start->peer.len);
+	if (host.len)
+		memcpy(s->host, host.at, host.len);
 	s->about.credentials = credentials_ref(credentials);
-	r = prepare_tls(s);
+	r = *s->host ? prepare_as_client(s) : prepare_as_server(s);
 	if (r < 0) {
 		session_free(s);
 		return fail_plain(why, EIO, "cannot start a session: %s", gnutls_strerror(r));

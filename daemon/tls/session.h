@@ -41,6 +41,7 @@ struct session {
 	uint32_t patience;              /* milliseconds for the handshake */
 	uint64_t deadline;              /* UINT64_MAX: none */
 	char peer[TLS_PEER_MAX + 1];
+	char host[TLS_HOST_MAX + 1];    /* of a server, of which we are the client; "" else */
 
 	gnutls_session_t tls;
 	struct certificate_session about;
@@ -56,9 +57,16 @@ struct session {
 	                                 * sent, or in `out` */
 };
 
-/* Takes `fd` and a reference of the credentials over, on success only.  Main thread. */
-int session_new(struct credentials *credentials, const struct tls_start *start, int fd,
-                struct session **ret, struct failure *why);
+/* Takes `fd` and a reference of the credentials over, on success only.  Main thread.  With a host it
+ * is a connection to that server. */
+int session_new(struct credentials *credentials, const struct tls_start *start, struct span host,
+                int fd, struct session **ret, struct failure *why);
+
+/* connect.c: we are the client. */
+int prepare_as_client(struct session *session);
+
+/* Why the server cannot be trusted; false when it was something else. */
+bool server_is_refused(const struct session *session, char *ret, size_t size);
 
 /* The worker has it from now on. */
 void session_begin(struct session *session, struct worker *worker);

@@ -94,7 +94,8 @@ static bool is_full(const struct server *server)
 	return n >= server->max_sessions;
 }
 
-const char *start_session(struct link *link, const struct tls_start *start, int fd)
+const char *start_session(struct link *link, const struct tls_start *start, struct span host,
+                          int fd)
 {
 	AUTO_FD client = fd;
 	AUTO_FREE struct handshake *handshake = malloc(sizeof *handshake);
@@ -108,13 +109,18 @@ const char *start_session(struct link *link, const struct tls_start *start, int 
 	if (is_known(link, start->request))
 		return "a request is started twice";
 	reason = check_socket(client, &cause);
+	if (reason == REASON_NONE && host.len && !link->server->credentials->client) {
+		reason = REASON_TLS_UNAVAILABLE;
+		cause = "there is no ca-cert.pem to check the server with";
+	}
 	if (reason == REASON_NONE && is_full(link->server)) {
 		reason = REASON_LIMIT;
 		cause = "there are as many TLS sessions as there are descriptors for";
 	}
 	if (reason == REASON_NONE &&
 	    (!handshake || !order ||
-	     session_new(link->server->credentials, start, client, &session, &why) < 0)) {
+	     session_new(link->server->credentials, start, host, client, &session,
+	                 &why) < 0)) {
 		reason = REASON_TLS_UNAVAILABLE;
 		cause = why.code ? why.text : "there is no memory";
 	}

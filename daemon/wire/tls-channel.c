@@ -251,6 +251,39 @@ static void write_start(struct emit *out, const struct tls_record *record)
 	emit_text(out, span_cut(record->start.peer, TLS_PEER_MAX));
 }
 
+/* CONNECT */
+
+static void read_connect(struct bytes *in, struct tls_record *ret)
+{
+	ret->connect.request = take_u32(in);
+	ret->connect.deadline = take_u32(in);
+	ret->connect.host = take_text(in);
+	ret->connect.peer = take_text(in);
+}
+
+static const char *check_connect(const struct tls_record *record)
+{
+	const struct tls_connect *connect = &record->connect;
+	const char *fault;
+
+	if (connect->request == 0)
+		return "the connection has no number";
+	if (connect->deadline == 0 || connect->deadline > TLS_DEADLINE_MAX)
+		return "the deadline is not within an hour";
+	if (connect->host.len == 0)
+		return "the server has no name";
+	fault = check_text(connect->host, TLS_HOST_MAX);
+	return fault ? fault : check_text(connect->peer, TLS_PEER_MAX);
+}
+
+static void write_connect(struct emit *out, const struct tls_record *record)
+{
+	emit_u32(out, record->connect.request);
+	emit_u32(out, record->connect.deadline);
+	emit_text(out, record->connect.host);
+	emit_text(out, span_cut(record->connect.peer, TLS_PEER_MAX));
+}
+
 /* CANCEL */
 
 static void read_cancel(struct bytes *in, struct tls_record *ret)
@@ -278,6 +311,7 @@ static const struct row {
 	[TLS_FAILED] = { read_failed, check_failed, write_failed },
 	[TLS_ENDED] = { read_ended, check_ended, write_ended },
 	[TLS_START] = { read_start, check_start, write_start },
+	[TLS_CONNECT] = { read_connect, check_connect, write_connect },
 	[TLS_CANCEL] = { read_cancel, check_cancel, write_cancel },
 };
 

@@ -15,6 +15,9 @@
  *                                                   its copy and touches it no more
  *                                        ←  ESTABLISHED (request, session, ...) + descriptor
  *                                        or FAILED (request, reason, sentence)
+ *   CONNECT (request, ...) + descriptor  →          the same for a socket to a server, of which
+ *                                                   nbd-tls is the client: only from who attaches
+ *                                                   exports, root or nbd-tls's own user
  *   CANCEL (request)                     →          the client is given up: no answer follows,
  *                                                   but one that was on its way may arrive
  *                                        ←  ENDED (session, reason)
@@ -45,6 +48,7 @@
 #define TLS_CHANNEL_VERSION 1u
 #define TLS_RECORD_MAX 12288u           /* bytes; room for every record */
 #define TLS_PEER_MAX 64u                /* bytes of a peer's address */
+#define TLS_HOST_MAX 255u               /* bytes of a server's name */
 #define TLS_SENTENCE_MAX 1024u          /* bytes of a failure's sentence */
 #define TLS_SUBJECT_MAX 2048u           /* bytes of a distinguished name */
 #define TLS_NAME_MAX 2048u              /* bytes of one alternative name, or a PSK identity */
@@ -61,6 +65,7 @@ enum tls_record_type {
 	TLS_ENDED = 4,
 	TLS_START = 16,                 /* negotiator to nbd-tls */
 	TLS_CANCEL = 17,
+	TLS_CONNECT = 18,
 };
 
 #define TLS_CAN_X509 (1u << 0)          /* it has a server certificate and its key */
@@ -88,6 +93,15 @@ struct tls_start {
 	uint32_t deadline;              /* milliseconds for the handshake, 1 to TLS_DEADLINE_MAX */
 	uint8_t certificate;            /* enum tls_certificate */
 	struct span peer;               /* to TLS_PEER_MAX bytes; for the log */
+};
+
+/* Carries exactly one descriptor, a connected stream socket, on which the server waits for a handshake. */
+struct tls_connect {
+	uint32_t request;               /* as of START */
+	uint32_t deadline;
+	struct span host;               /* whom the server's certificate must name; 1 to
+	                                 * TLS_HOST_MAX bytes */
+	struct span peer;
 };
 
 enum tls_method {
@@ -140,6 +154,7 @@ struct tls_record {
 		struct tls_failed failed;
 		struct tls_ended ended;
 		struct tls_start start;
+		struct tls_connect connect;
 		struct tls_cancel cancel;
 	};
 };
@@ -157,11 +172,11 @@ const char *check_tls_identity(const struct tls_identity *identity);
 /* Whether a record of this type carries a descriptor. */
 static inline bool tls_record_carries_fd(enum tls_record_type type)
 {
-	return type == TLS_START || type == TLS_ESTABLISHED;
+	return type == TLS_START || type == TLS_CONNECT || type == TLS_ESTABLISHED;
 }
 
-/* Which side sends it. */
+/* Which side sends it: the negotiator, or who attaches; else nbd-tls. */
 static inline bool tls_record_is_negotiators(enum tls_record_type type)
 {
-	return type == TLS_START || type == TLS_CANCEL;
+	return type == TLS_START || type == TLS_CONNECT || type == TLS_CANCEL;
 }

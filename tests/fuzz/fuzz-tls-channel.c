@@ -59,6 +59,12 @@ static void require_record(const struct tls_record *record, const uint8_t *at, s
 		REQUIRE(record->start.deadline > 0 && record->start.deadline <= TLS_DEADLINE_MAX);
 		REQUIRE(record->start.certificate < N_TLS_CERTIFICATES);
 		return require_text(record->start.peer, TLS_PEER_MAX, at, len);
+	case TLS_CONNECT:
+		REQUIRE(record->connect.request != 0);
+		REQUIRE(record->connect.deadline > 0 && record->connect.deadline <= TLS_DEADLINE_MAX);
+		REQUIRE(record->connect.host.len > 0);
+		require_text(record->connect.host, TLS_HOST_MAX, at, len);
+		return require_text(record->connect.peer, TLS_PEER_MAX, at, len);
 	case TLS_CANCEL:
 		REQUIRE(record->cancel.request != 0);
 		return;

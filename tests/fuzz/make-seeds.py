@@ -102,6 +102,7 @@ SEEDS = {
         "ended": record(4, pack("QI", 1, 14)),
         "start": record(16, pack("IIB", 9, 10000, 2) + text("H", b"127.0.0.1:4711")),
         "cancel": record(17, pack("I", 9)),
+        "connect": record(18, pack("II", 9, 10000) + text("H", b"nbd.example") + text("H", b"x:1")),
     },
     "answer": {
         "greeting": b"\0NBDMAGICIHAVEOPT" + pack("H", 3),

@@ -35,6 +35,8 @@ static const struct good {
 	{ "failed", TLS_FAILED, BYTES(RECORD(3, 12), U32(7), U32(19), U16(2), 'n', 'o') },
 	{ "ended", TLS_ENDED, BYTES(RECORD(4, 12), U64(1), U32(14)) },
 	{ "start", TLS_START, BYTES(RECORD(16, 13), U32(7), U32(10000), 1, U16(2), 'm', 'e') },
+	{ "connect", TLS_CONNECT, BYTES(RECORD(18, 15), U32(7), U32(10000), U16(1), 'h', U16(2), 'm',
+	                                'e') },
 	{ "cancel", TLS_CANCEL, BYTES(RECORD(17, 4), U32(7)) },
 };
 
@@ -172,6 +174,13 @@ static const struct change {
 	{ "a certificate required", "start", 8, 1, 2, true },
 	{ "an unknown wish", "start", 8, 1, 3, false },
 	{ "a peer with a NUL", "start", 12, 1, 0, false },
+	{ "a connection without a number", "connect", 0, 4, 0, false },
+	{ "a connection without time", "connect", 4, 4, 0, false },
+	{ "a connection that takes more than an hour", "connect", 4, 4, TLS_DEADLINE_MAX + 1, false },
+	{ "a server without a name", "connect", 8, 2, 0, false },
+	{ "a server with a NUL", "connect", 10, 1, 0, false },
+	{ "a server that is not UTF-8", "connect", 10, 1, 0xff, false },
+	{ "a peer of a connection with a NUL", "connect", 14, 1, 0, false },
 	{ "the cancelling of nothing", "cancel", 0, 4, 0, false },
 };
 
@@ -274,9 +283,10 @@ TEST(what_is_too_long_to_send_is_cut)
 	CHECK_EQ("", got.failed.sentence.len, TLS_SENTENCE_MAX);
 }
 
-TEST(descriptors_belong_to_two_records)
+TEST(descriptors_belong_to_three_records)
 {
 	CHECK(tls_record_carries_fd(TLS_START) && tls_record_carries_fd(TLS_ESTABLISHED));
+	CHECK(tls_record_carries_fd(TLS_CONNECT) && tls_record_is_negotiators(TLS_CONNECT));
 	CHECK(!tls_record_carries_fd(TLS_CANCEL) && !tls_record_carries_fd(TLS_FAILED));
 	CHECK(tls_record_is_negotiators(TLS_START) && tls_record_is_negotiators(TLS_CANCEL));
 	CHECK(!tls_record_is_negotiators(TLS_HELLO) && !tls_record_is_negotiators(TLS_ENDED));
