@@ -30,11 +30,6 @@ def test_a_wrong_command_line_is_said_to_be_wrong(ctl, words):
     ctl(words[0], *words[1:], status=2)
 
 
-@pytest.mark.parametrize("uri", ["nbds://h/x", "nbds+unix:///x?socket=/s"])
-def test_tls_is_refused_with_words(ctl, uri):
-    assert "TLS" in ctl("attach", uri, status=1).stderr
-
-
 def test_without_the_driver_it_is_said_how_to_get_it(ctl, no_driver):
     said = ctl("attach", "nbd://localhost/x", status=1).stderr
     assert "nbd driver is not loaded" in said and "--load-module" in said
@@ -63,7 +58,7 @@ def nbd_attach(programs, folder, label="db"):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("", "URI= is missing"), ("[Attach]\nURI=nbds://h/x\n", "db.conf:2: URI="),
+    ("", "URI= is missing"), ("[Attach]\nURI=nbds://me@h/x\n", "db.conf:2: URI="),
     ("[Attach]\nURI=nbd://h/x\nSpeed=high\n", "db.conf:3: Speed="),
 ])
 def test_a_file_that_cannot_be_right_is_named_with_its_line(programs, tmp_path, text, sentence):

@@ -18,10 +18,11 @@ from conftest import BUILD, MIB, SANITIZERS, complaints, needs_program, wait_unt
 CAN_MULTI_CONN = 1 << 8
 
 
-def ask(uri, connections=1):
+def ask(uri, connections=1, **environment):
     return subprocess.run([BUILD / "tests/attach-probe/attach-probe", uri, str(connections)],
                           capture_output=True, text=True, timeout=wire.PATIENCE * 2, check=False,
-                          stdin=subprocess.DEVNULL, env=dict(os.environ, **SANITIZERS))
+                          stdin=subprocess.DEVNULL,
+                          env=dict(os.environ, **SANITIZERS, **environment))
 
 
 def probe(uri, connections=1):

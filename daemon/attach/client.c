@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "attach/stream.h"
+#include "attach/tls.h"
 #include "base/text.h"
 #include "wire/names.h"
 
@@ -49,8 +50,7 @@ static const struct {
 	const char *meaning;
 } refusals[] = {
 	{ NBD_REP_ERR_POLICY, EACCES, "its rules do not let us in" },
-	{ NBD_REP_ERR_TLS_REQD, EPROTONOSUPPORT, "it wants TLS, over which a device cannot be "
-	                                         "attached yet" },
+	{ NBD_REP_ERR_TLS_REQD, EPROTONOSUPPORT, "it wants TLS: use nbds://" },
 	{ NBD_REP_ERR_UNKNOWN, ENOENT, "it has no export of that name" },
 	{ NBD_REP_ERR_SHUTDOWN, ESHUTDOWN, "it is shutting down" },
 	{ NBD_REP_ERR_EXT_HEADER_REQD, EPROTONOSUPPORT, "it wants extended headers, which the "
@@ -76,6 +76,30 @@ static int refused(const struct handshake *h, uint32_t reply, struct span senten
 		return fail_plain(why, code, "the server refuses \"%s\": %s", name, meaning);
 	return fail_plain(why, code, "the server refuses \"%s\": %s: it says: %s", name, meaning,
 	                  said);
+}
+
+/* Option STARTTLS, and its answer, which has to be a bare acknowledgement. */
+static int start_tls(struct handshake *h, struct failure *why)
+{
+	uint8_t buffer[NBD_OPTION_HEADER_SIZE], reply[NBD_OPTION_REPLY_HEADER_SIZE];
+	struct emit out = emit_into(buffer, sizeof buffer);
+	struct answer_header header;
+	const char *fault;
+	int r;
+
+	emit_option(&out, NBD_OPT_STARTTLS, (struct span) { 0 });
+	r = stream_write(&h->stream, buffer, out.len, why);
+	if (r == 0)
+		r = stream_read(&h->stream, reply, sizeof reply, why);
+	if (r < 0)
+		return r;
+	fault = decode_answer_header(bytes_over(reply, sizeof reply), NBD_OPT_STARTTLS, &header);
+	if (fault)
+		return broken(fault, why);
+	if (header.type != NBD_REP_ACK || header.length)
+		return fail_plain(why, EPROTONOSUPPORT, "the server has no TLS to offer (%s)",
+		                  nbd_rep_name(header.type));
+	return 0;
 }
 
 /* One answer to GO.  1: the last, the export is ours; -EOPNOTSUPP without words: GO is unknown. */
@@ -148,6 +172,15 @@ static int ask_by_name_alone(struct handshake *h, struct failure *why)
 	return fault ? broken(fault, why) : 0;
 }
 
+static int enter(struct handshake *h, struct failure *why)
+{
+	int r = go(h, why);
+
+	if (r == -EOPNOTSUPP && why->code == 0)
+		r = ask_by_name_alone(h, why);
+	return r;
+}
+
 int client_negotiate(int fd, const char *name, const struct client_limits *limits,
                      struct export_facts *ret, struct failure *why)
 {
@@ -155,9 +188,26 @@ int client_negotiate(int fd, const char *name, const struct client_limits *limit
 	int r = greet(&h, why);
 
 	if (r == 0)
-		r = go(&h, why);
-	if (r == -EOPNOTSUPP && why->code == 0)
-		r = ask_by_name_alone(&h, why);
+		r = enter(&h, why);
+	if (r == 0)
+		*ret = h.facts;
+	return r;
+}
+
+/* The same over TLS: the plain end takes the place of *fd. */
+static int negotiate_over_tls(int *fd, const struct nbd_uri *uri, const struct client_limits *limits,
+                              struct export_facts *ret, struct failure *why)
+{
+	struct handshake h = { .stream = { .fd = *fd, .limits = limits }, .name = uri->name };
+	int r = greet(&h, why);
+
+	if (r == 0)
+		r = start_tls(&h, why);
+	if (r == 0)
+		r = tls_connect(fd, uri->tls_host, limits, why);
+	h.stream.fd = *fd;
+	if (r == 0)
+		r = enter(&h, why);
 	if (r == 0)
 		*ret = h.facts;
 	return r;
@@ -169,7 +219,9 @@ int client_connect(const struct nbd_uri *uri, const struct client_limits *limits
 	AUTO_FD fd = -1;
 	int r = stream_connect(uri, limits, &fd, why);
 
-	if (r == 0)
+	if (r == 0 && *uri->tls_host)
+		r = negotiate_over_tls(&fd, uri, limits, ret, why);
+	else if (r == 0)
 		r = client_negotiate(fd, uri->name, limits, ret, why);
 	if (r == 0)
 		r = stream_make_blocking(fd, why);

@@ -17,7 +17,7 @@
 
 #define KEEPALIVE_IDLE 10               /* seconds; 3 probes after that, as far apart as this */
 
-static int wait_for(int fd, short events, const struct client_limits *limits, struct failure *why)
+int stream_wait(int fd, short events, const struct client_limits *limits, struct failure *why)
 {
 	struct pollfd polled[2] = {
 		{ .fd = fd, .events = events }, { .fd = limits->cancel_fd, .events = POLLIN },
@@ -52,7 +52,7 @@ int stream_read(const struct stream *s, void *ret, size_t len, struct failure *w
 			return fail_plain(why, ECONNRESET, "the server closed the connection in the "
 			                  "handshake");
 		else if (errno == EAGAIN)
-			r = wait_for(s->fd, POLLIN, s->limits, why);
+			r = stream_wait(s->fd, POLLIN, s->limits, why);
 		else if (errno != EINTR)
 			return fail(why, errno, "the connection broke in the handshake");
 		if (r < 0)
@@ -70,7 +70,7 @@ int stream_write(const struct stream *s, const void *from, size_t len, struct fa
 		if (n >= 0)
 			sent += (size_t) n;
 		else if (errno == EAGAIN)
-			r = wait_for(s->fd, POLLOUT, s->limits, why);
+			r = stream_wait(s->fd, POLLOUT, s->limits, why);
 		else if (errno != EINTR)
 			return fail(why, errno, "the connection broke in the handshake");
 		if (r < 0)
@@ -90,7 +90,7 @@ static int connect_socket(int fd, const struct sockaddr *address, socklen_t len,
 		return 0;
 	if (errno != EINPROGRESS)
 		return fail(why, errno, "cannot connect");
-	r = wait_for(fd, POLLOUT, limits, why);
+	r = stream_wait(fd, POLLOUT, limits, why);
 	if (r < 0)
 		return r;
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)

@@ -19,6 +19,9 @@ int stream_connect(const struct nbd_uri *uri, const struct client_limits *limits
                    struct failure *why);
 int stream_make_blocking(int fd, struct failure *why);
 
+/* Until the descriptor has one of these of poll(2), the deadline, or the end. */
+int stream_wait(int fd, short events, const struct client_limits *limits, struct failure *why);
+
 /* Exactly `len` bytes, and not one more from the socket; -ECONNRESET where it ends before. */
 int stream_read(const struct stream *s, void *ret, size_t len, struct failure *why);
 int stream_write(const struct stream *s, const void *from, size_t len, struct failure *why);

@@ -62,7 +62,7 @@ static const char *read_authority(const char *at, size_t len, struct nbd_uri *ur
 	if (len == 0)
 		return "it names no host";
 	if (memchr(at, '@', len))
-		return "a user in it means nothing without TLS";
+		return "a user in it, for a pre-shared key, is not taken";
 	if (*at == '[') {
 		at++;
 		host_end = memchr(at, ']', (size_t) (end - at));
@@ -87,20 +87,41 @@ static const char *read_authority(const char *at, size_t len, struct nbd_uri *ur
 	return NULL;
 }
 
-static const char *read_parameter(const char *at, size_t len, struct nbd_uri *uri)
+static const char *read_socket(const char *at, size_t len, struct nbd_uri *uri)
 {
-	static const char key[] = "socket=";
-
-	if (len == 0)
-		return NULL;
-	if (len < strlen(key) || memcmp(at, key, strlen(key)) != 0)
-		return "it has a parameter that is not known (socket= is)";
 	if (*uri->socket)
 		return "socket= is given twice";
-	if (!unescape(at + strlen(key), len - strlen(key), uri->socket, sizeof uri->socket) ||
-	    uri->socket[0] != '/')
+	if (!unescape(at, len, uri->socket, sizeof uri->socket) || uri->socket[0] != '/')
 		return "socket= is not an absolute path of at most 107 bytes";
 	return NULL;
+}
+
+static const char *read_tls_host(const char *at, size_t len, struct nbd_uri *uri)
+{
+	if (*uri->tls_host)
+		return "tls-hostname= is given twice";
+	if (!unescape(at, len, uri->tls_host, sizeof uri->tls_host) || !*uri->tls_host)
+		return "tls-hostname= is no name";
+	return NULL;
+}
+
+static const char *read_parameter(const char *at, size_t len, struct nbd_uri *uri)
+{
+	static const struct {
+		const char *key;
+		const char *(*read)(const char *at, size_t len, struct nbd_uri *uri);
+	} keys[] = {
+		{ "socket=", read_socket },
+		{ "tls-hostname=", read_tls_host },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		size_t key_len = strlen(keys[i].key);
+
+		if (len >= key_len && memcmp(at, keys[i].key, key_len) == 0)
+			return keys[i].read(at + key_len, len - key_len, uri);
+	}
+	return len == 0 ? NULL : "it has a parameter that is not known (socket= and tls-hostname= are)";
 }
 
 static const char *read_query(const char *query, struct nbd_uri *uri)
@@ -151,6 +172,16 @@ static const char *read_unix(const char *at, struct nbd_uri *uri)
 	return fault;
 }
 
+/* Whose certificate it must be: the host's that was asked for, unless it is said otherwise. */
+static const char *settle_tls_host(struct nbd_uri *uri, bool tls)
+{
+	if (!tls)
+		return *uri->tls_host ? "tls-hostname= belongs to nbds:// and nbds+unix://" : NULL;
+	if (!*uri->tls_host)
+		(void) strcpy(uri->tls_host, *uri->host ? uri->host : "localhost");
+	return NULL;
+}
+
 static bool has_blank(const char *text)
 {
 	for (; *text; text++)
@@ -164,9 +195,12 @@ int nbd_uri_parse(const char *text, struct nbd_uri *ret, struct failure *why)
 	static const struct {
 		const char *scheme;
 		const char *(*read)(const char *at, struct nbd_uri *uri);
+		bool tls;
 	} schemes[] = {
-		{ "nbd://", read_tcp },
-		{ "nbd+unix://", read_unix },
+		{ "nbd://", read_tcp, false },
+		{ "nbd+unix://", read_unix, false },
+		{ "nbds://", read_tcp, true },
+		{ "nbds+unix://", read_unix, true },
 	};
 	struct nbd_uri uri = { .host = "" };
 
@@ -174,9 +208,6 @@ int nbd_uri_parse(const char *text, struct nbd_uri *ret, struct failure *why)
 		return refuse(text, "it is too long", why);
 	if (has_blank(text))
 		return refuse(text, "there is a blank in it (write %20)", why);
-	if (strncmp(text, "nbds://", 7) == 0 || strncmp(text, "nbds+unix://", 12) == 0)
-		return fail_plain(why, EPROTONOSUPPORT, "%.128s: a device cannot be attached over "
-		                  "TLS yet; use nbd:// through a tunnel, or nbd+unix://", text);
 	(void) strcpy(uri.text, text);
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
 		size_t len = strlen(schemes[i].scheme);
@@ -185,10 +216,12 @@ int nbd_uri_parse(const char *text, struct nbd_uri *ret, struct failure *why)
 		if (strncmp(text, schemes[i].scheme, len) != 0)
 			continue;
 		fault = schemes[i].read(text + len, &uri);
+		if (!fault)
+			fault = settle_tls_host(&uri, schemes[i].tls);
 		if (fault)
 			return refuse(text, fault, why);
 		*ret = uri;
 		return 0;
 	}
-	return refuse(text, "it begins with neither nbd:// nor nbd+unix://", why);
+	return refuse(text, "it begins with none of nbd://, nbd+unix://, nbds:// and nbds+unix://", why);
 }

@@ -47,8 +47,9 @@ static const struct command command = {
 	.arguments = "URI [/dev/nbdN]",
 	.about =
 "Make a remote export a local block device, wait until it is there, and print its\n"
-"path.  URI is nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH.  What is\n"
-"attached already at that device, or by that name, stays and is printed.  As root.\n"
+"path.  URI is nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=PATH, or with nbds\n"
+"the same over TLS.  What is attached already at that device, or by that name, stays\n"
+"and is printed.  As root.\n"
 "\n"
 "Connections that die are not made again; nbd-attach@.service does that, see\n"
 "nbd-attach(8).\n",

@@ -428,7 +428,7 @@ def test_a_grown_export_grows_the_device(server, kept):
 def test_a_file_that_cannot_be_right_fails_the_unit(stack):
     ATTACH_D.mkdir(parents=True, exist_ok=True)
     path = ATTACH_D / "bad.conf"
-    path.write_text("[Attach]\nURI=nbds://host/x\n")
+    path.write_text("[Attach]\nURI=nbds://me@host/x\n")
     stack.callback(path.unlink)
     stack.callback(run, "systemctl", "stop", "nbd-attach@bad.service")
     assert ask("systemctl", "start", "nbd-attach@bad.service").returncode != 0

@@ -55,7 +55,7 @@ static const struct {
 	{ "[Attach]\n", "URI= is missing" },
 	{ "[Export]\n", "[Export]" },
 	{ "[Attach]\nURI=http://h\n", "db.conf:2" },
-	{ "[Attach]\nURI=nbds://h/db\n", "TLS" },
+	{ "[Attach]\nURI=nbds://me@h/db\n", "pre-shared key" },
 	{ "[Attach]\nURI=nbd://h/db\nDevice=/dev/sda\n", "no nbd device" },
 	{ "[Attach]\nURI=nbd://h/db\nConnections=0\n", "between 1 and 64" },
 	{ "[Attach]\nURI=nbd://h/db\nConnections=65\n", "between 1 and 64" },

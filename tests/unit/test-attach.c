@@ -99,13 +99,34 @@ TEST(uris_that_are_too_long_are_refused)
 	CHECK_EQ("a path of 108", nbd_uri_parse(text, &uri, &why), -EINVAL);
 }
 
-TEST(tls_is_refused_with_words)
-{
-	static struct nbd_uri uri;
-	struct failure why = { 0 };
+static const struct {
+	const char *text;
+	const char *host;               /* NULL: refused */
+} tls_uris[] = {
+	{ "nbd://host/db", "" },
+	{ "nbds://host/db", "host" },
+	{ "nbds://[2001:db8::1]/db", "2001:db8::1" },
+	{ "nbds://192.0.2.1/db?tls-hostname=nbd.example", "nbd.example" },
+	{ "nbds+unix:///db?socket=/s", "localhost" },
+	{ "nbds+unix:///db?tls-hostname=a&socket=/s", "a" },
+	{ "nbd://host/db?tls-hostname=a", NULL },
+	{ "nbds://host/db?tls-hostname=", NULL },
+	{ "nbds://host/db?tls-hostname=a&tls-hostname=b", NULL },
+	{ "nbds://host/db?tls-certificates=/etc", NULL },
+	{ "nbds://alice@host/db", NULL },
+};
 
-	CHECK_EQ("", nbd_uri_parse("nbds://host/db", &uri, &why), -EPROTONOSUPPORT);
-	CHECK(strstr(why.text, "TLS") != NULL);
+TEST(with_tls_it_is_known_whose_certificate_it_must_be)
+{
+	for (size_t i = 0; i < ARRAY_LEN(tls_uris); i++) {
+		static struct nbd_uri uri;
+		struct failure why = { 0 };
+		int r = nbd_uri_parse(tls_uris[i].text, &uri, &why);
+
+		CHECK_EQ(tls_uris[i].text, r, tls_uris[i].host ? 0 : -EINVAL);
+		if (r == 0)
+			CHECK_STR(tls_uris[i].text, uri.tls_host, tls_uris[i].host);
+	}
 }
 
 TEST(the_line_that_the_kernel_keeps_is_read_as_it_was_written)
@@ -333,7 +354,7 @@ static const struct server servers[] = {
 	{ "one with words", BYTES(GREETING, ANSWER(7, ERROR(6), 3), 'n', 'o', '\n'), -ENOENT,
 	  "it says: no\xef\xbf\xbd" },
 	{ "an unknown error", BYTES(GREETING, ANSWER(7, ERROR(99), 0)), -ECONNREFUSED, "refuses" },
-	{ "TLS wanted", BYTES(GREETING, ANSWER(7, ERROR(5), 0)), -EPROTONOSUPPORT, "TLS" },
+	{ "TLS wanted", BYTES(GREETING, ANSWER(7, ERROR(5), 0)), -EPROTONOSUPPORT, "nbds://" },
 	{ "an answer too long", BYTES(GREETING, ANSWER(7, 3, 0xffffffff)), -EPROTO, "too long" },
 	{ "another's answer", BYTES(GREETING, ANSWER(6, 1, 0)), -EPROTO, "not asked" },
 	{ "no size", BYTES(GREETING, ANSWER(7, 1, 0)), -EPROTO, "what size" },
