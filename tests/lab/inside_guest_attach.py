@@ -52,6 +52,21 @@ def use(device):
     run("e2fsck", "-fn", device)
 
 
+def write_at_once(device, meanwhile):
+    """Four writers, each with blocks of its own; all go on after `meanwhile`, and none fails."""
+    with contextlib.ExitStack() as writing:
+        writers = [writing.enter_context(Writer(device, FEW, seed=i, first=64 * i))
+                   for i in range(4)]
+        for writer in writers:
+            writer.wait_for_more(5)
+        meanwhile()
+        for writer in writers:
+            writer.wait_for_more(5)
+    for writer in writers:
+        assert writer.failed == []
+    return writers
+
+
 # Servers
 
 
@@ -203,9 +218,10 @@ def test_data_written_over_several_connections_is_there(server, connections):
     assert the_only()["connections"] == connections
     peers = run("ss", "-Htn", "state", "established", "dport", "=", f":{made.port}")
     assert len(peers.splitlines()) == connections
-    run("fio", "--name=x", f"--filename={device}", "--size=8M", "--rw=randwrite", "--bs=16k",
-        "--ioengine=libaio", "--iodepth=8", "--direct=1", "--verify=crc32c", "--do_verify=1")
+    writers = write_at_once(device, lambda: None)
     run("nbdctl", "detach", "db")
+    for writer in writers:
+        writer.check(made.path)
 
 
 def test_what_is_attached_is_not_attached_again(server):
@@ -358,18 +374,12 @@ def test_an_export_that_is_restarted_costs_no_write(export, kept, stack, loop):
     export("web1", loop())
     stack.callback(detach_all)
     device = kept("nbd://localhost/web1", Connections=2, Timeout=2)
-    with contextlib.ExitStack() as writing:         # each with blocks of its own, at the same time
-        writers = [writing.enter_context(Writer(device, FEW, seed=i, first=64 * i))
-                   for i in range(4)]
-        for writer in writers:
-            writer.wait_for_more(5)
+    def restart():
         before = times_restored()
         run("systemctl", "restart", "nbd-export@web1.service")
         wait_for(lambda: times_restored() > before and live() == 2, "reconnection")
-        for writer in writers:
-            writer.wait_for_more(5)
-    for writer in writers:
-        assert writer.failed == []
+
+    for writer in write_at_once(device, restart):
         writer.check(device)
 
 
