@@ -200,7 +200,7 @@ def test_the_driver_is_loaded_only_when_that_is_asked_for(server):
     assert the_only()["state"] == "attached"
 
 
-@pytest.mark.parametrize("kind", ["nbdctl", "qemu-nbd", "nbdkit", "nbd-server"])
+@pytest.mark.parametrize("kind", ["nbdctl", "qemu-nbd", "nbdkit"])
 def test_a_file_system_lives_on_an_export_of_any_server(server, kind):
     made = server(kind)
     device = attach(made.uri)
