@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 
 import pytest
@@ -416,8 +417,8 @@ def test_a_client_that_leaves_at_any_moment_harms_nobody(bench, nbd_tls, authori
     assert starttls(bench.client(), context(authority, authority.alice)).list() == LISTED
 
 
-def test_half_open_handshakes_keep_nobody_waiting(bench, nbd_tls, authority, counts):
-    n = counts(300, 1000)
+def test_a_thousand_half_open_handshakes_keep_nobody_waiting(bench, nbd_tls, authority):
+    n = 1000
     bench.export()
     begin(bench, nbd_tls.path, TLS="allow", MaxHandshakes=4096, MaxHandshakesPerSource=2048)
     idle = [bench.client(at=HERE) for _ in range(n)]
@@ -509,6 +510,51 @@ def test_a_session_needs_a_socket_of_the_right_kind(bench, tmp_path, kind):
             assert is_closed(client)
             wait_until(lambda: "broke the channel's protocol" in process.log, "the entry")
     assert bench.client().list() == LISTED
+
+
+def test_answers_that_nobody_waits_for_are_dropped(bench, tmp_path):
+    bench.export()
+    with fake_tls(tmp_path) as listener:
+        process = begin(bench, tmp_path / "tls", TLS="allow")
+        client = bench.client()
+        client.send_option(wire.OPT_STARTTLS)
+        with listener.accept()[0] as channel:
+            channel.send(hello())
+            client.receive_replies(wire.OPT_STARTTLS)
+            data, fds, _, _ = socket.recv_fds(channel, 4096, 4)
+            (request,) = struct.unpack_from(">I", data, 8)
+            ours, theirs = socket.socketpair()
+            socket.send_fds(channel, [established(request + 7)], [theirs.fileno()])
+            theirs.close()
+            channel.send(record_bytes(3, struct.pack(">IIH", request + 8, 18, 0)))
+            channel.send(record_bytes(4, struct.pack(">QI", 4711, 14)))
+            ours.settimeout(PATIENCE)
+            assert ours.recv(1) == b"", "its descriptor was kept"
+            socket.send_fds(channel, [established(request)], fds)
+            [os.close(fd) for fd in fds]
+            assert client.list() == LISTED
+            assert "broke" not in process.log
+
+
+def test_a_hello_again_is_what_counts(bench, tmp_path):
+    """Its keys have changed."""
+    bench.export()
+    with fake_tls(tmp_path) as listener:
+        begin(bench, tmp_path / "tls", TLS="allow")
+        client = bench.client()
+        client.send_option(wire.OPT_STARTTLS)
+        with listener.accept()[0] as channel:
+            channel.send(hello(0))
+            assert client.receive_replies(wire.OPT_STARTTLS)[-1].is_error
+            channel.send(hello())
+            wait_until(lambda: client.result(wire.OPT_STARTTLS) == wire.REP_ACK, "the keys")
+
+
+@pytest.mark.parametrize("option", ["--tls-policy=maybe", "--client-certificate=yes"])
+def test_a_word_that_is_no_policy_is_wrong_usage(programs, option):
+    done = subprocess.run([programs.negotiator, option], capture_output=True, text=True,
+                          check=False, timeout=PATIENCE)
+    assert done.returncode == 2 and option.split("=")[0] in done.stderr
 
 
 def wrong_descriptors(kind):

@@ -16,6 +16,7 @@ import pytest
 import nbdwire as wire
 from conftest import MIB, needs_program, pattern, wait_until
 from nbdwire import PATIENCE, Client, Closed
+from test_clients import debian13, debian13_root  # noqa: F401  (fixtures)
 from tlsfixtures import PSK_KEY, context, put_keys, starttls
 
 SIZE = 16 * MIB
@@ -113,6 +114,28 @@ def test_qemu_reads_writes_and_maps(server, for_clients, tmp_path, way, who, use
         bytes(65536)
     extents = json.loads(run("qemu-img", "map", "--output=json", *words))
     assert sum(extent["length"] for extent in extents) == SIZE
+
+
+@METHODS
+def test_clients_of_debian_13_work_as_well(server, for_clients, debian13, who, user):  # noqa: F811
+    """With extended headers, which libnbd 1.22 and QEMU 10 have."""
+    keys = debian13.folder / "keys"
+    shutil.copytree(for_clients[who], keys)
+    (debian13.folder / "source").write_bytes(pattern(SIZE, 5))
+    folder, source, back = (debian13.inside(debian13.folder / name)
+                            for name in ("keys", "source", "back"))
+    query = f"tls-psk-file={folder}/keys.psk" if user else f"tls-certificates={folder}"
+    there = f"nbds://{user + '@' if user else ''}127.0.0.1:{server.port}/disk?{query}"
+    debian13.run("nbdcopy", source, there)
+    told = json.loads(debian13.run("nbdinfo", "--json", there))
+    assert told["TLS"] is True and told["structured"] is True
+    kind = f"psk,username={user}" if user else "x509"
+    debian13.run("qemu-img", "convert", "--object",
+                 f"tls-creds-{kind},id=tls,endpoint=client,dir={folder}", "--image-opts",
+                 f"driver=nbd,host=127.0.0.1,port={server.port},export=disk,tls-creds=tls", "-O",
+                 "raw", back)
+    assert (debian13.folder / "back").read_bytes() == pattern(SIZE, 5)
+    assert "(extended, TLS1.3" in server.log()
 
 
 @pytest.mark.parametrize("who, user", [("mallory", None), ("stranger", None), ("expired", None),
