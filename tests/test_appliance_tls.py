@@ -285,3 +285,28 @@ def test_an_export_added_by_nbdctl_has_its_identities(secured, image):
     assert secured.run("python3", "-c", LIST, uri("", "alice")).split() == ["added", "web1"]
     shown = json.loads(secured.run("nbdctl", "show", "added", "--json"))
     assert "write dn:CN=carol,O=Test" in json.dumps(shown)
+
+
+def test_of_two_writers_the_second_is_refused_until_a_reload_lets_it(secured, export):
+    rules = "Identity=read psk:bob\nIdentity=write any"
+    export("one", f"SingleWriter=yes\n{rules}")
+    alice, bob = connect(secured, "one", "alice"), connect(secured, "one", "bob")
+    assert not comes_in(secured, "one", "carol")
+    entry = json.loads(secured.run("journalctl", "--output=json", "REASON=single-writer",
+                                   f"--unit={service_of('one')}").splitlines()[-1])
+    assert entry["EVENT"] == "client-refused" and entry["EXPORT"] == "one"
+    assert re.search(r"another client may write: \S+:\d+, connection \d+", entry["MESSAGE"])
+    assert still_reads(alice) and still_reads(bob)
+    export("one", rules)
+    secured.run("nbdctl", "reload")
+    secured.wait_for(lambda: comes_in(secured, "one", "carol"), "the reload")
+    assert still_reads(alice) and still_reads(bob)
+
+
+def test_nbdctl_checks_the_keys_of_the_units(secured):
+    assert "good" in secured.run("nbdctl", "tls", "check", "--within", "5", "--host", "localhost")
+    done = secured.ask("nbdctl", "tls", "check", "--json")
+    rows = {row["file"]: row for row in json.loads(done.stdout)["files"]}
+    assert done.returncode == 1 and rows["server-cert.pem"]["result"] == "soon"
+    assert rows["psk.keys"]["problem"] == "1 key" and PSK not in done.stdout + done.stderr
+    assert secured.ask("runuser", "-u", "nobody", "--", "nbdctl", "tls", "check").returncode == 1
