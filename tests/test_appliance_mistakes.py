@@ -114,6 +114,25 @@ def test_remove_leaves_nothing_that_the_next_export_of_that_label_has(machine, i
     assert machine.ask("ls", f"/etc/systemd/system.control/{service_of('web1')}.d").returncode != 0
 
 
+def test_remove_leaves_no_trace_but_bitmaps_and_those_can_be_purged_afterwards(machine, image):
+    def traces():
+        return machine.run("find", "/etc/nbd-export/exports.d", "/var/lib/nbd-export",
+                           "/run/nbd-export/instances", "/run/nbd-export/channels",
+                           "/run/nbd-export/flush-failed", "/run/systemd/generator",
+                           "-name", "*web1*").split()
+
+    machine.run("nbdctl", "add", "web1", image("web1"), "--start-at-boot")
+    machine.run("nbdctl", "remove", "web1")
+    assert traces() == []
+    machine.run("nbdctl", "add", "web1", image("web1"), "--start-at-boot", "--bitmap", "daily")
+    assert "(--purge removes them)" in machine.run("nbdctl", "remove", "web1")
+    assert traces() == ["/var/lib/nbd-export/web1"]
+    assert "removed before" in machine.run("nbdctl", "remove", "web1", "--purge")
+    assert traces() == []
+    again = machine.ask("nbdctl", "remove", "web1", "--purge")
+    assert again.returncode == 1 and "there is no export web1" in again.stderr
+
+
 def test_reload_stops_an_export_whose_file_was_removed_unless_it_has_clients(machine, image):
     machine.run("nbdctl", "add", "web1", image("web1"))
     idler = client(machine, IDLER, "web1")

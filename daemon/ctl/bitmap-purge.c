@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -44,11 +43,15 @@ bool bitmap_file_is_there(const char *path)
 
 int bitmap_file_remove(const char *path, const char *label, struct failure *why)
 {
-	char own[PATH_MAX];
-
 	if (unlink(path) < 0 && errno != ENOENT)
 		return fail(why, errno, "cannot remove the bitmaps of %s, %s", label, path);
-	if (state_folder(label, own, sizeof own) == 0 && strncmp(path, own, strlen(own)) == 0)
-		(void) rmdir(own);
 	return 0;
+}
+
+void bitmap_folder_remove(const char *label)
+{
+	char own[PATH_MAX];
+
+	if (state_folder(label, own, sizeof own) == 0)
+		(void) rmdir(own);
 }

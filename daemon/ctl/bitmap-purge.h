@@ -15,5 +15,7 @@ int bitmap_file_of(const struct places *p, const char *label, char ret[PATH_MAX]
 /* Whether there is one. */
 bool bitmap_file_is_there(const char *path);
 
-/* Removes it, and its folder if that is the export's own and empty then. */
 int bitmap_file_remove(const char *path, const char *label, struct failure *why);
+
+/* Removes the export's own folder for it, if that is empty. */
+void bitmap_folder_remove(const char *label);

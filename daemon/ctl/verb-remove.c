@@ -58,13 +58,9 @@ static int fail_absent(const char *label, const char *path, struct failure *why)
 /* What a removal that failed half-way has left is enough, too. */
 static int check_exists(const struct places *p, const char *label, struct failure *why)
 {
-	AUTO_FREE char *path = NULL;
+	AUTO_FREE char *path = places_file(p, label);
 	struct stat st;
-	int r = export_label_check(label, why);
 
-	if (r < 0)
-		return r;
-	path = places_file(p, label);
 	if (!path)
 		return fail(why, ENOMEM, "cannot look for %s", label);
 	if (lstat(path, &st) < 0 && errno == ENOENT && !stray_exists(p, label))
@@ -134,6 +130,7 @@ static int finish(const struct remove_options *o, const char *label, const char 
 
 	if (is_there && o->purge && bitmap_file_remove(store, label, why) < 0)
 		return fail_while(why, "%s is removed, but", label);
+	bitmap_folder_remove(label);
 	(void) printf("removed %s", label);
 	if (is_there && o->purge)
 		(void) printf(", and its bitmaps\n");
@@ -141,6 +138,26 @@ static int finish(const struct remove_options *o, const char *label, const char 
 		(void) printf("; its bitmaps stay: %s (--purge removes them)\n", store);
 	else
 		(void) printf("%s\n", o->purge ? "; it had no bitmaps" : "");
+	return 0;
+}
+
+/* The export was removed without --purge before, and nobody has added one of that label since. */
+static int purge_left(const struct remove_options *o, const char *label, const char *store,
+                      struct failure *why)
+{
+	struct failure absent = { 0 };
+	AUTO_FD lock = -1;
+	int r = folder_lock(&o->common.places, &lock, why);
+
+	if (r < 0)
+		return r;
+	if (check_exists(&o->common.places, label, &absent) == 0)
+		return fail_plain(why, EEXIST, "%s has just been added", label);
+	r = bitmap_file_remove(store, label, why);
+	if (r < 0)
+		return r;
+	bitmap_folder_remove(label);
+	(void) printf("removed the bitmaps of %s, which was removed before\n", label);
 	return 0;
 }
 
@@ -153,9 +170,13 @@ static int run(const void *options_read, struct failure *why)
 
 	if (o->common.places.of_serve && !o->common.exports)
 		return fail_plain(why, ENOTSUP, "`nbdctl serve` serves what it was started with");
-	r = check_exists(&o->common.places, label, why);
+	r = export_label_check(label, why);
 	if (r == 0)
 		r = bitmap_file_of(&o->common.places, label, store, why);
+	if (r == 0)
+		r = check_exists(&o->common.places, label, why);
+	if (r == -ENOENT && o->purge && bitmap_file_is_there(store))
+		return purge_left(o, label, store, why);
 	if (r == 0)
 		r = remove_export(o, label, why);
 	return r < 0 ? r : finish(o, label, store, why);
