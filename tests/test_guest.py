@@ -16,16 +16,16 @@ from conftest import BUILD, ROOT, needs_program, needs_root
 
 INSIDE = [ROOT / "tests/lab" / name for name in (
     "inside_guest.py", "inside_guest_faults.py", "inside_guest_sandbox.py",
-    "inside_guest_rebooted.py")]
+    "inside_guest_bitmaps.py", "inside_guest_rebooted.py")]
 NAMES = [name for path in INSIDE for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
-LIMIT = 900                                 # seconds for each boot, on a very busy machine
+LIMIT = 1200                                # seconds for each boot, on a very busy machine
 
 # What the guest runs, at both boots.
 SCRIPT = """
 cd /lab/tree/tests/lab
 pytest() {{ python3 -B -m pytest -rA -q --color=no --durations=10 -p no:cacheprovider "$@"; }}
 [ "$LAB_BOOT" = 1 ] || {{ pytest {rebooted}; exit; }}
-pytest {first}
+pytest {long} {first}
 python3 -B {rebooted} && touch /lab/again
 """
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(2 * LIMIT + 1000)
 
 
 @pytest.fixture(scope="module")
-def report():
+def report(request):
     """({name: "PASSED"}, all that was printed)"""
     needs_root()
     needs_program("qemu-system-x86_64")
@@ -45,7 +45,8 @@ def report():
                            stdin=subprocess.DEVNULL, timeout=900, check=False)
     if built.returncode != 0:
         pytest.skip(built.stderr.strip().splitlines()[-1])
-    script = SCRIPT.format(first=shlex.join(path.name for path in INSIDE[:-1]),
+    long = "--long" if request.config.getoption("--long") else ""
+    script = SCRIPT.format(long=long, first=shlex.join(path.name for path in INSIDE[:-1]),
                            rebooted=INSIDE[-1].name)
     done = subprocess.run([lab, "guest", "run", "bash", "-c", script], capture_output=True,
                           text=True, errors="replace", env=env, stdin=subprocess.DEVNULL,
