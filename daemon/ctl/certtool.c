@@ -75,12 +75,11 @@ static void put_host(FILE *out, const char *host)
 	(void) fprintf(out, "%s = \"%s\"\n", is_address ? "ip_address" : "dns_name", host);
 }
 
-/* QEMU wants both usages of either side, also of keys that cannot encrypt. */
 static void put_subject(FILE *out, const void *of)
 {
 	const struct certtool_subject *s = of;
 
-	(void) fprintf(out, "cn = \"%s\"\nsigning_key\nencryption_key\n%s\n",
+	(void) fprintf(out, "cn = \"%s\"\nsigning_key\n%s\n",
 	               strlen(s->name) <= NAME_MAX_IN_SUBJECT ? s->name : "server",
 	               s->n_hosts ? "tls_www_server" : "tls_www_client");
 	for (size_t i = 0; i < s->n_hosts; i++)
