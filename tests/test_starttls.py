@@ -3,7 +3,9 @@
 
 import contextlib
 import os
+import random
 import re
+import select
 import signal
 import socket
 import ssl
@@ -18,7 +20,8 @@ from conftest import wait_until
 from nbdchannel import RESERVE, RIGHT_READ, RIGHT_WRITE
 from nbdwire import PATIENCE, Closed
 from negotiator_bench import Bench
-from tlschannel import HELLO, X509, record_bytes
+from seed import seeded
+from tlschannel import HELLO, START, X509, record_bytes
 from tlsfixtures import context, put_keys, starttls
 
 LISTED = [(b"disk", b"")]
@@ -612,6 +615,101 @@ def test_new_keys_and_a_new_policy_hold_for_the_next_client(bench, nbd_tls, auth
     assert waiting.result(wire.OPT_LIST) == wire.REP_ERR_TLS_REQD
     reserve, _ = go_through(inside, fake)
     assert reserve.identity == "dn:CN=alice,O=Test"
+
+
+class Moody:
+    """An nbd-tls that does at random what one can do, well or badly, until it is told to end."""
+
+    def __init__(self, path, rng):
+        self.rng, self.n_answers = rng, 0
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(path))
+        self.listener.listen(4)
+        self.stop, stopped = socket.socketpair()
+        self.thread = threading.Thread(target=self.run, args=[stopped], daemon=True)
+        self.thread.start()
+
+    def run(self, stopped):
+        channel = None
+        while True:
+            ready = select.select([channel or self.listener, stopped], [], [])[0]
+            if stopped in ready:
+                break
+            if channel is None:
+                channel = self.listener.accept()[0]
+                with contextlib.suppress(OSError):
+                    channel.send(hello())
+            elif not self.answer(channel):
+                channel.close()
+                channel = None
+        for sock in (channel, stopped, self.listener):
+            if sock:
+                sock.close()
+
+    def answer(self, channel):
+        """False: the channel is over."""
+        fds = []
+        try:
+            data, fds, _, _ = socket.recv_fds(channel, 4096, 4)
+            if not data or self.rng.random() < 0.05:
+                return False
+            if data[1] == START:
+                self.say(channel, struct.unpack_from(">I", data, 8)[0], fds)
+        except OSError:
+            return False
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def say(self, channel, request, fds):
+        mood = self.rng.random()
+        self.n_answers += 1
+        if mood < 0.5:
+            socket.send_fds(channel, [established(request)], fds)
+        elif mood < 0.7:
+            channel.send(record_bytes(3, struct.pack(">IIH", request, 19, 0)))
+        elif mood < 0.8:
+            channel.send(hello())
+        elif mood < 0.85:
+            socket.send_fds(channel, [established(request ^ 1)], fds)
+        elif mood < 0.9:
+            channel.send(self.rng.randbytes(self.rng.randrange(1, 200)))
+
+    def end(self):
+        self.stop.close()
+        self.thread.join(PATIENCE)
+
+
+def test_whatever_nbd_tls_and_clients_do_the_negotiator_lives_on(bench, tmp_path, counts):
+    rng = seeded()
+    bench.export()
+    process = begin(bench, tmp_path / "tls", "--handshake-timeout=1", "--start-timeout=1",
+                    TLS="allow", MaxHandshakes=64)
+    moody = Moody(tmp_path / "tls", random.Random(rng.random()))
+    idle = []
+    before = process.n_fds()
+    for i in range(counts(2000, 20_000)):
+        with contextlib.suppress(Closed, OSError):
+            client = bench.client()                     # or there are too many
+            idle.append(client)
+            client.send_option(wire.OPT_STARTTLS)
+            if rng.random() < 0.8:
+                client.receive_replies(wire.OPT_STARTTLS)
+            if rng.random() < 0.6:
+                client.sock.settimeout(0.02)
+                client.send_option(wire.OPT_LIST)
+                client.recv(20)
+        if idle and rng.random() < 0.7:
+            idle.pop(rng.randrange(len(idle))).close()
+        if i % 100 == 50:
+            process.child.send_signal(signal.SIGHUP)
+    for client in idle:
+        client.close()
+    wait_until(lambda: process.n_fds() <= before + 1, "all descriptors to be closed")
+    moody.end()
+    assert moody.n_answers > counts(300, 3000)
+    assert bench.client().list() == LISTED
 
 
 # An nbd-tls that a test plays
