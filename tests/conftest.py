@@ -16,6 +16,7 @@ disk goes.  Each server, when it ends, must do so on SIGTERM, with exit status 0
 process and no socket, not have lost a child meanwhile, and have kept the sanitizers quiet.
 """
 
+import atexit
 import array
 import contextlib
 import ctypes
@@ -45,6 +46,10 @@ from nbdwire import PATIENCE, Client
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("NBD_EXPORT_BUILD", ROOT / "build")).absolute()
+
+# Where exports and nbdctl agree on checkpoints of several of them: all the tests' programs alike.
+os.environ["NBD_EXPORT_GROUPS"] = tempfile.mkdtemp(prefix="nbd-groups-")
+atexit.register(shutil.rmtree, os.environ["NBD_EXPORT_GROUPS"], ignore_errors=True)
 DISKS = os.environ.get("NBD_EXPORT_TEST_DISKS", "/var/tmp")
 
 SANITIZERS = {

@@ -130,11 +130,13 @@ class Store:
         take("61s")
         self.identity = take.text()
         self.ids = dict(take("HQ") for _ in range(take("H")))
-        self.bitmaps = {}
+        self.bitmaps, self.groups = {}, {}
         for _ in range(take("H")):
             name, (state, flags, _, _) = take.text(), take("BBQQ")
             take.text()
             self.bitmaps[name] = (STATES[state], flags, take.areas(), take.areas())
+            if flags & 8:
+                self.groups[name] = take.text()
 
     def read_record(self):
         record = latest(self.slots(self.records, self.record_size, b"NBDbmREC"))

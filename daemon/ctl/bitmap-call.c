@@ -82,6 +82,8 @@ static int append_options(sd_bus_message *m, const struct bitmap_edit *edit)
 		r = append_flag(m, "Force", edit->force);
 	if (r >= 0)
 		r = append_flag(m, "Held", edit->held);
+	if (r >= 0 && edit->group)
+		r = sd_bus_message_append(m, "{sv}", "Group", "s", edit->group);
 	return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -111,6 +113,11 @@ static int call_plain(sd_bus *bus, const char *label, const char *method, sd_bus
 int bitmap_hold(sd_bus *bus, const char *label, struct failure *why)
 {
 	return call_plain(bus, label, "Hold", NULL, why);
+}
+
+int bitmap_resolve(sd_bus *bus, const char *label, struct failure *why)
+{
+	return call_plain(bus, label, "Resolve", NULL, why);
 }
 
 int bitmap_release(sd_bus *bus, const char *label, struct failure *why)

@@ -24,6 +24,7 @@ struct bitmap_edit {
 	char *const *sources;           /* Merge, Delta; end with NULL; else NULL */
 	uint64_t granularity;           /* Add; 0: as usual */
 	bool disabled, force, held;
+	const char *group;              /* Checkpoint, of several exports: its id; else NULL */
 };
 
 int bitmap_edit(sd_bus *bus, const char *label, const struct bitmap_edit *edit,
@@ -31,6 +32,8 @@ int bitmap_edit(sd_bus *bus, const char *label, const struct bitmap_edit *edit,
 
 /* No write begins any more until bitmap_release(), or this connection ends. */
 int bitmap_hold(sd_bus *bus, const char *label, struct failure *why);
+/* Checkpoints of groups become what has been decided; see base/group-file.h. */
+int bitmap_resolve(sd_bus *bus, const char *label, struct failure *why);
 int bitmap_release(sd_bus *bus, const char *label, struct failure *why);
 
 /* --- what is there -------------------------------------------------------- */

@@ -68,7 +68,9 @@ static void add_bitmap(struct table *t, const struct bitmap_entry *entry, uint32
 	table_set_bool(t, CHECKPOINT, entry->checkpoint);
 	set_areas(t, SHOWS, &entry->shows, entry->follows ? recording : NO_AREA);
 	set_areas(t, MISSED, &entry->missed, entry->watches ? recording : NO_AREA);
-	if (*entry->reason)
+	if (entry->pending)
+		table_set_text(t, REASON, "a checkpoint of several exports, not decided");
+	else if (*entry->reason)
 		table_set_text(t, REASON, entry->reason);
 }
 

@@ -3,7 +3,8 @@
  * nbdctl checkpoint: moments that changes are counted from.
  *
  * Of several exports at once: all stop writing before any makes its checkpoint, so that what a
- * program wrote in order to one and then to the other is not torn apart.
+ * program wrote in order to one and then to the other is not torn apart.  Each makes it durable and
+ * hidden; then one write (base/group-file.h) decides for all, and whoever dies finds out later.
  */
 #include "ctl/verbs.h"
 
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #include "base/attr.h"
+#include "base/group-file.h"
 #include "base/log.h"
 #include "ctl/command-line.h"
 #include "ctl/verb-bitmap.h"
@@ -92,51 +94,74 @@ static int hold_all(const struct members *all, struct failure *why)
 	return 0;
 }
 
-static int make_one(const struct members *all, size_t i, const char *name, bool held,
+static int make_one(const struct members *all, size_t i, const char *name, const struct group *group,
                     struct failure *why)
 {
-	const struct bitmap_edit edit = { .method = "Checkpoint", .name = name, .held = held };
+	const struct bitmap_edit edit = {
+		.method = "Checkpoint", .name = name, .held = group, .group = group ? group->id : NULL,
+	};
 
 	return bitmap_edit(all->of[i].bus, all->of[i].label, &edit, why);
 }
 
-/* How many stay. */
-static size_t take_back(const struct members *all, size_t n_made, const char *name)
+/* Each looks at what was decided.  One that has ended meanwhile does so when it starts again. */
+static size_t resolve_all(const struct members *all, size_t n, bool made)
 {
-	const struct bitmap_edit edit = { .method = "Remove", .name = name, .force = true };
-	size_t n_left = 0;
+	size_t n_told = 0;
 
-	for (size_t i = 0; i < n_made; i++) {
+	for (size_t i = 0; i < n; i++) {
 		struct failure why = { 0 };
 
-		if (bitmap_edit(all->of[i].bus, all->of[i].label, &edit, &why) < 0) {
-			log_error("checkpoint %s of %s is left over: %s", name, all->of[i].label,
-			          why.text);
-			n_left++;
-		}
+		if (bitmap_resolve(all->of[i].bus, all->of[i].label, &why) == 0)
+			n_told++;
+		else if (made)
+			log_warning("%s: it shows the checkpoint as soon as it can: %s", all->of[i].label,
+			            why.text);
 	}
-	return n_left;
+	return n_told;
+}
+
+/* All have theirs, hidden, and none lets a write through: one word in a file makes them all. */
+static int make_group(const struct members *all, const char *name, struct group *group,
+                      struct failure *why)
+{
+	size_t n_made = 0;
+	int r = 0;
+
+	while (r == 0 && n_made < all->n) {
+		r = make_one(all, n_made, name, group, why);
+		n_made += r == 0;
+	}
+	if (r < 0) {
+		group_end(group, true);
+		(void) resolve_all(all, n_made, false);
+		return fail_while(why, "no checkpoint was made");
+	}
+	r = group_commit(group, why);
+	if (r < 0) {
+		group_end(group, false);
+		return fail_while(why, "whether checkpoints were made is to be seen in the exports");
+	}
+	/* Who could not be told needs the file. */
+	group_end(group, resolve_all(all, all->n, true) == all->n);
+	return 0;
 }
 
 static int make_all(const struct members *all, const char *name, struct failure *why)
 {
-	size_t n_made = 0, n_left;
-	int r = hold_all(all, why);
+	struct group group;
+	int r = group_begin(&group, why);
 
 	if (r < 0)
+		return r;
+	r = hold_all(all, why);
+	if (r < 0) {
+		group_end(&group, true);
 		return fail_while(why, "no checkpoint was made");
-	while (r == 0 && n_made < all->n) {
-		r = make_one(all, n_made, name, true, why);
-		n_made += r == 0;
 	}
+	r = make_group(all, name, &group, why);
 	release_all(all, all->n);
-	if (r == 0)
-		return 0;
-	n_left = take_back(all, n_made, name);
-	if (n_made == 0)
-		return fail_while(why, "no checkpoint was made");
-	return fail_while(why, n_left ? "%zu checkpoints were made, and not all could be removed again"
-	                              : "%zu checkpoints were made, and removed again", n_made);
+	return r;
 }
 
 static int create(const void *options, struct failure *why)
@@ -149,7 +174,7 @@ static int create(const void *options, struct failure *why)
 	for (size_t i = 0; r == 0 && i < all.n; i++)
 		r = bitmap_connect(&o->places, all.of[i].label, &all.of[i].bus, why);
 	if (r == 0)
-		r = all.n == 1 ? make_one(&all, 0, name, false, why) : make_all(&all, name, why);
+		r = all.n == 1 ? make_one(&all, 0, name, NULL, why) : make_all(&all, name, why);
 	for (size_t i = 0; r == 0 && i < all.n; i++)
 		(void) printf("made checkpoint %s of %s\n", name, all.of[i].label);
 	close_members(&all);

@@ -417,6 +417,7 @@ static int open_own_file(struct tracker *tracker, struct failure *why)
 int tracker_attach(struct tracker *tracker, struct failure *why)
 {
 	struct store_recovery found = { 0 };
+	struct failure later = { 0 };
 	int r = tracker->settings.medium ? 0 : open_own_file(tracker, why);
 
 	if (r == -ENOENT)
@@ -436,6 +437,8 @@ int tracker_attach(struct tracker *tracker, struct failure *why)
 	}
 	if (r == 0)
 		r = take_into_use(tracker, &found, false, why);
+	if (r == 0 && tracker_resolve(tracker, &later) < 0)
+		log_warning("%s: %s", tracker->path, later.text);       /* it is tried again */
 	free(found.regions);
 	return r;
 }

@@ -40,24 +40,26 @@ static bool has_missed(const struct bitmap *bitmap)
 
 unsigned tracker_list(struct tracker *tracker, struct bitmap_info ret[BITMAPS_MAX])
 {
-	unsigned n;
+	unsigned n = 0;
 
 	pthread_mutex_lock(&tracker->lock);
-	n = tracker->seen->n_bitmaps;
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < tracker->seen->n_bitmaps; i++) {
 		const struct bitmap_entry *entry = &tracker->seen->bitmaps[i];
 		const struct bitmap *bitmap = &tracker->bitmaps[i];
 		bool gap = entry->state == BITMAP_DISABLED && has_missed(bitmap);
 
-		ret[i] = (struct bitmap_info) {
+		if (entry->pending)
+			continue;
+		ret[n] = (struct bitmap_info) {
 			.id = bitmap->id, .n_users = bitmap->n_users,
 			.state = gap ? BITMAP_GAP : entry->state, .checkpoint = entry->checkpoint,
 			.created = entry->created, .state_since = entry->state_since,
 			.granularity = 1u << tracker->granule_shift,
 		};
-		(void) snprintf(ret[i].name, sizeof ret[i].name, "%s", entry->name);
-		(void) snprintf(ret[i].reason, sizeof ret[i].reason, "%s",
+		(void) snprintf(ret[n].name, sizeof ret[n].name, "%s", entry->name);
+		(void) snprintf(ret[n].reason, sizeof ret[n].reason, "%s",
 		                gap ? MISSED_REASON : entry->reason);
+		n++;
 	}
 	pthread_mutex_unlock(&tracker->lock);
 	return n;
@@ -116,6 +118,8 @@ void tracker_status(struct tracker *tracker, struct tracker_status *ret)
 	ret->region_shift = tracker->settings.region_shift;
 	ret->arm_limit = tracker->settings.arm_limit;
 	ret->n_armed = tracker->regions.n_armed;
+	for (unsigned i = 0; i < tracker->seen->n_bitmaps; i++)
+		ret->n_pending += tracker->seen->bitmaps[i].pending;
 	ret->unclean_ends = tracker->seen->unclean_ends;
 	ret->over_reported = tracker->seen->over_reported;
 	ret->n_records = tracker->n_records;

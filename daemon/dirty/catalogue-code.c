@@ -17,13 +17,14 @@
 #define FLAG_CHECKPOINT 1u
 #define FLAG_FOLLOWS 2u
 #define FLAG_WATCHES 4u
-#define ALL_FLAGS (FLAG_CHECKPOINT | FLAG_FOLLOWS | FLAG_WATCHES)
+#define FLAG_PENDING 8u
+#define ALL_FLAGS (FLAG_CHECKPOINT | FLAG_FOLLOWS | FLAG_WATCHES | FLAG_PENDING)
 
 static const char magic[8] = { 'N', 'B', 'D', 'b', 'm', 'C', 'A', 'T' };
 
-/* A bitmap is two texts with their lengths, and 2 + 16 + 48 bytes. */
+/* A bitmap is up to three texts with their lengths, and 2 + 16 + 48 bytes. */
 static_assert(SEAL_SIZE + 512 + AREAS_MAX * 10 +
-              BITMAPS_MAX * (BITMAP_NAME_MAX + BITMAP_REASON_MAX + 70) <= CATALOGUE_SIZE,
+              BITMAPS_MAX * (BITMAP_NAME_MAX + BITMAP_REASON_MAX + GROUP_ID_SIZE + 72) <= CATALOGUE_SIZE,
               "the largest catalogue fits");
 
 static void emit_text(struct emit *out, const char *text)
@@ -73,12 +74,15 @@ static void emit_bitmap(struct emit *out, const struct bitmap_entry *bitmap)
 	emit_u8(out, (uint8_t) bitmap->state);
 	emit_u8(out, (uint8_t) ((bitmap->checkpoint ? FLAG_CHECKPOINT : 0) |
 	                        (bitmap->follows ? FLAG_FOLLOWS : 0) |
+	                        (bitmap->pending ? FLAG_PENDING : 0) |
 	                        (bitmap->watches ? FLAG_WATCHES : 0)));
 	emit_u64(out, bitmap->created);
 	emit_u64(out, bitmap->state_since);
 	emit_text(out, bitmap->reason);
 	emit_areas(out, &bitmap->shows);
 	emit_areas(out, &bitmap->missed);
+	if (bitmap->pending)
+		emit_text(out, bitmap->group);
 }
 
 size_t catalogue_encode(const struct catalogue *catalogue, const uint8_t uuid[16],
@@ -200,6 +204,7 @@ static const char *take_bitmap(struct bytes *in, const struct delta_entry deltas
 	ret->state = state;
 	ret->checkpoint = flags & FLAG_CHECKPOINT;
 	ret->follows = flags & FLAG_FOLLOWS;
+	ret->pending = flags & FLAG_PENDING;
 	ret->watches = flags & FLAG_WATCHES;
 	ret->created = take_u64(in);
 	ret->state_since = take_u64(in);
@@ -207,6 +212,9 @@ static const char *take_bitmap(struct bytes *in, const struct delta_entry deltas
 		return "the reason of a bitmap's state is no text";
 	if (!take_areas(in, deltas, &ret->shows) || !take_areas(in, deltas, &ret->missed))
 		return "a bitmap refers to an area without a delta";
+	if (ret->pending && (!take_text(in, ret->group, sizeof ret->group) ||
+	                     !group_id_check(ret->group)))
+		return "a bitmap's group is none";
 	return NULL;
 }
 

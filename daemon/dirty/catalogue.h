@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/group-file.h"
+
 #define BITMAP_NAME_MAX 255u            /* bytes of UTF-8 */
 #define BITMAP_REASON_MAX 159u          /* bytes */
 #define BITMAPS_MAX 60u
@@ -37,6 +39,8 @@ struct bitmap_entry {
 	enum bitmap_state state;
 	bool checkpoint;                /* made as one; the same otherwise */
 	bool follows;                   /* the recording delta is part of it */
+	bool pending;                   /* a checkpoint of a group that is not decided: nobody sees it */
+	char group[GROUP_ID_SIZE];      /* which; "" otherwise */
 	bool watches;                   /* disabled: the recording delta is part of what it missed */
 	uint64_t created;               /* microseconds, real time */
 	uint64_t state_since;

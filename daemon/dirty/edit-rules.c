@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "dirty/edit-work.h"
 
@@ -59,6 +60,8 @@ static int apply_add(struct work *work, struct bitmap_entry *entry)
 	if (r < 0)
 		return r;
 	entry->checkpoint = work->edit->kind == EDIT_CHECKPOINT;
+	entry->pending = work->edit->group[0] != '\0';
+	memcpy(entry->group, work->edit->group, sizeof entry->group);
 	entry->follows = !disabled;
 	entry->watches = disabled;
 	set_state(entry, disabled ? BITMAP_DISABLED : BITMAP_RECORDING, "");
@@ -112,13 +115,46 @@ static int apply_enable(struct work *work, struct bitmap_entry *entry)
 	return 0;
 }
 
-static int apply_remove(struct work *work, struct bitmap_entry *entry)
+static void remove_entry(struct catalogue *draft, struct bitmap_entry *entry)
 {
-	struct catalogue *draft = work->draft;
 	size_t n_after = (size_t) (&draft->bitmaps[draft->n_bitmaps] - entry - 1);
 
 	memmove(entry, entry + 1, n_after * sizeof *entry);
 	draft->n_bitmaps--;
+}
+
+static int apply_remove(struct work *work, struct bitmap_entry *entry)
+{
+	remove_entry(work->draft, entry);
+	return 0;
+}
+
+static void resolve(struct catalogue *draft, struct bitmap_entry *entry,
+                    enum group_decision decision)
+{
+	const struct subject about = { .bitmap = entry->name };
+
+	if (decision == GROUP_COMMITTED || decision == GROUP_ABORTED)
+		log_event(EVENT_BITMAP_CHANGED, &about, "checkpoint %s of several exports is %s",
+		          entry->name, decision == GROUP_COMMITTED ? "made" : "given up");
+	if (decision == GROUP_ABORTED)
+		remove_entry(draft, entry);
+	else if (decision == GROUP_COMMITTED) {
+		entry->pending = false;
+		entry->group[0] = '\0';
+	}
+}
+
+/* From the end, since what goes makes others move up. */
+static int apply_resolve(struct work *work, struct bitmap_entry *none)
+{
+	const struct tracker_settings *settings = &work->tracker->settings;
+	struct catalogue *draft = work->draft;
+
+	(void) none;
+	for (unsigned i = draft->n_bitmaps; i-- > 0;)
+		if (draft->bitmaps[i].pending)
+			resolve(draft, &draft->bitmaps[i], settings->decided(draft->bitmaps[i].group));
 	return 0;
 }
 
@@ -140,6 +176,8 @@ static struct bitmap_entry *find_source(struct work *work, unsigned i)
 	const char *name = work->edit->sources[i];
 	struct bitmap_entry *source = catalogue_find(work->draft, name);
 
+	if (source && source->pending)
+		source = NULL;
 	if (!source)
 		(void) fail_plain(&work->edit->why, ENOENT, "%s: there is no such bitmap", name);
 	return source;
@@ -234,5 +272,6 @@ const struct edit_rule edit_rules[] = {
 	[EDIT_REMOVE] = { .changes = true, .apply = apply_remove },
 	[EDIT_RENAME] = { .changes = true, .apply = apply_rename },
 	[EDIT_MERGE] = { .changes = true, .cuts = true, .apply = apply_merge },
+	[EDIT_RESOLVE] = { .nameless = true, .apply = apply_resolve },
 	[EDIT_DELTA] = { .makes = true, .cuts = true, .apply = apply_delta },
 };

@@ -19,6 +19,7 @@ struct edit_rule {
 	bool makes;                     /* the name must be free; else it must be there */
 	bool changes;                   /* not while somebody has selected it */
 	bool cuts;
+	bool nameless;                  /* it is about no bitmap */
 	int (*apply)(struct work *work, struct bitmap_entry *entry);    /* NULL entry: see `makes` */
 };
 

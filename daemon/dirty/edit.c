@@ -37,19 +37,24 @@ static int check(struct work *work, const struct edit_rule *rule, struct bitmap_
 {
 	const struct tracker *tracker = work->tracker;
 	const struct edit *edit = work->edit;
-	int r = edit_check_name(work, edit->name);
+	int r = rule->nameless ? 0 : edit_check_name(work, edit->name);
 
 	if (r < 0)
 		return r;
+	*ret = NULL;
+	if (rule->nameless)
+		return tracker->unusable ? edit_refuse(work, EIO, "the store of bitmaps failed") : 0;
 	*ret = tracker->has_store ? catalogue_find(work->draft, edit->name) : NULL;
 	if (rule->makes && *ret)
 		return edit_refuse(work, EEXIST, "there is a bitmap of that name");
-	if (!rule->makes && !*ret)
+	if (!rule->makes && (!*ret || (*ret)->pending))
 		return edit_refuse(work, ENOENT, "there is no such bitmap");
 	if (tracker->unusable)
 		return edit_refuse(work, EIO, "the store of bitmaps failed; restart the export");
 	if (edit->held && !tracker->held)
 		return edit_refuse(work, ETIMEDOUT, "changes are not held any more");
+	if (edit->group[0] && tracker->settings.decided(edit->group) != GROUP_UNDECIDED)
+		return edit_refuse(work, ENOENT, "this export does not see what the group agrees by");
 	if (tracker->settings.read_only && edit->kind != EDIT_DELTA && rule->makes)
 		return edit_refuse(work, EROFS, "a read-only export has nothing to record");
 	r = check_granularity(work);
@@ -376,6 +381,44 @@ static int carry_out(struct tracker *tracker, struct edit *edit)
 	return r;
 }
 
+bool tracker_has_pending(const struct tracker *tracker)
+{
+	const struct catalogue *catalogue = &tracker->store.catalogue;
+
+	for (unsigned i = 0; tracker->has_store && i < catalogue->n_bitmaps; i++)
+		if (catalogue->bitmaps[i].pending)
+			return true;
+	return false;
+}
+
+static bool is_decided(const struct tracker *tracker, const char *group)
+{
+	enum group_decision decision = tracker->settings.decided(group);
+
+	return decision == GROUP_COMMITTED || decision == GROUP_ABORTED;
+}
+
+/* Whether anything is to be done, which need not be written to the store else. */
+static bool any_decided(const struct tracker *tracker)
+{
+	const struct catalogue *catalogue = &tracker->store.catalogue;
+
+	for (unsigned i = 0; tracker->has_store && i < catalogue->n_bitmaps; i++)
+		if (catalogue->bitmaps[i].pending &&
+		    is_decided(tracker, catalogue->bitmaps[i].group))
+			return true;
+	return false;
+}
+
+int tracker_resolve(struct tracker *tracker, struct failure *why)
+{
+	struct edit edit = { .kind = EDIT_RESOLVE };
+	int r = any_decided(tracker) ? carry_out(tracker, &edit) : 0;
+
+	*why = edit.why;
+	return r;
+}
+
 static int hold(struct tracker *tracker, struct edit *edit)
 {
 	struct work work = { .tracker = tracker, .edit = edit };
@@ -408,6 +451,8 @@ void tracker_carry_out(struct tracker *tracker, struct edit *edit)
 		edit->result = hold(tracker, edit);
 	else if (edit->kind == EDIT_RELEASE)
 		edit->result = release(tracker);
+	else if (edit->kind == EDIT_RESOLVE)
+		edit->result = tracker_resolve(tracker, &edit->why);
 	else
 		edit->result = carry_out(tracker, edit);
 }

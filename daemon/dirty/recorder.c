@@ -354,6 +354,8 @@ static void look_around(struct tracker *tracker)
 		recorder_try_again(tracker);
 		return;
 	}
+	if (tracker_has_pending(tracker) && tracker_resolve(tracker, &why) < 0)
+		log_warning("%s: %s", tracker->path, why.text);
 	n = choose_victims(tracker, tracker->settings.cold_seconds, regions->limit);
 	if (n > 0 && rearm(tracker, NULL, 0, n, &why) < 0)
 		recorder_store_failed(tracker, &why);
@@ -370,7 +372,8 @@ static struct edit **find_edit(struct tracker *tracker)
 {
 	struct edit **at = &tracker->edits;
 
-	while (*at && tracker->held && !(*at)->held && (*at)->kind != EDIT_RELEASE)
+	while (*at && tracker->held && !(*at)->held && (*at)->kind != EDIT_RELEASE &&
+	       (*at)->kind != EDIT_RESOLVE)
 		at = &(*at)->next;
 	return at;
 }
@@ -456,7 +459,8 @@ static void look_at_clock(struct tracker *tracker)
 			look_around(tracker);
 		tracker->next_look = 0;
 	}
-	if (!tracker->next_look && (tracker->regions.n_armed > 0 || atomic_load(&tracker->refuse)))
+	if (!tracker->next_look && (tracker->regions.n_armed > 0 || atomic_load(&tracker->refuse) ||
+	                            tracker_has_pending(tracker)))
 		tracker->next_look = now + SECOND;
 }
 

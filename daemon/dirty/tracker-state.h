@@ -150,5 +150,9 @@ void bitmaps_unlock(struct tracker *tracker);
 
 /* --- edit.c --- */
 
+/* Checkpoints of groups become what has been decided, those that are undecided stay as they are. */
+int tracker_resolve(struct tracker *tracker, struct failure *why);
+bool tracker_has_pending(const struct tracker *tracker);
+
 /* Carries it out; edit->result and edit->why are set. */
 void tracker_carry_out(struct tracker *tracker, struct edit *edit);

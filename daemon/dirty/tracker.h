@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/failure.h"
+#include "base/group-file.h"
 #include "dirty/catalogue.h"
 #include "dirty/view.h"
 
@@ -50,6 +51,8 @@ struct tracker_settings {
 	int (*flush)(void *userdata);
 	/* In the recorder's thread: bitmaps have come, gone, or changed their state. */
 	void (*changed)(void *userdata);
+	/* What has become of the group of checkpoints of that id: group_look(). */
+	enum group_decision (*decided)(const char *group);
 	void *userdata;
 
 	/* Of tests: a medium with a store on it, instead of the file, and no thread of its own. */
@@ -114,6 +117,7 @@ struct tracker_status {
 	bool recording;                 /* some bitmap records */
 	unsigned granule_shift, region_shift;
 	uint32_t arm_limit, n_armed;    /* regions */
+	unsigned n_pending;             /* checkpoints whose group is not decided */
 	uint64_t unclean_ends, over_reported;   /* see struct catalogue */
 	uint64_t n_records, n_page_writes;      /* since the start */
 	char failing[BITMAP_REASON_MAX + 1];    /* why the store cannot be written; empty: it can */
@@ -132,6 +136,7 @@ enum edit_kind {
 	EDIT_MERGE,                     /* name gets what the `sources` show now, too */
 	EDIT_DELTA,                     /* name: a frozen one of what changed from checkpoint
 	                                 * sources[0] to sources[1], or until now without that */
+	EDIT_RESOLVE,                   /* checkpoints of groups become what has been decided */
 	EDIT_HOLD,                      /* stop changes, finish what is under way, flush the device; until
 	                                 * EDIT_RELEASE, or for ten seconds */
 	EDIT_RELEASE,
@@ -147,6 +152,7 @@ struct edit {
 	bool disabled;                  /* EDIT_ADD: does not record yet */
 	bool force;                     /* although clients have selected it */
 	bool held;                      /* only while EDIT_HOLD is in force */
+	char group[GROUP_ID_SIZE];      /* EDIT_CHECKPOINT: nobody sees it before that is decided; or "" */
 	void (*done)(struct edit *edit);        /* in the recorder's thread; the edit is the caller's again */
 	int result;                     /* 0, or a negative errno: -EEXIST, -ENOENT, -EBUSY (in use), ... */
 	struct failure why;             /* the sentence for the user */

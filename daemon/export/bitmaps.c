@@ -37,7 +37,7 @@ static int open_tracker(struct export *export, const char *path, const char *con
 		.arm_limit = settings->bitmap_arm_limit, .cold_seconds = settings->bitmap_cold,
 		.on_error = settings->on_bitmap_error == EXPORT_WRITES_STOP ? TRACKER_STOP : TRACKER_LOST,
 		.n_lanes = export->n_loops,
-		.flush = flush, .changed = contexts_changed, .userdata = export,
+		.flush = flush, .changed = contexts_changed, .decided = group_look, .userdata = export,
 	};
 
 	lasting_identity(dev, identity);

@@ -36,6 +36,7 @@ static const struct edit_method methods[] = {
 	{ "Rename", EDIT_RENAME, TAKES_NAME | TAKES_OTHER | TAKES_OPTIONS, "renamed" },
 	{ "Merge", EDIT_MERGE, TAKES_NAME | TAKES_SOURCES | TAKES_OPTIONS, "merged into" },
 	{ "Delta", EDIT_DELTA, TAKES_NAME | TAKES_SOURCES | TAKES_OPTIONS | MAKES, "made as a delta" },
+	{ "Resolve", EDIT_RESOLVE, 0, NULL },
 	{ "Hold", EDIT_HOLD, 0, NULL },
 	{ "Release", EDIT_RELEASE, 0, NULL },
 };
@@ -185,7 +186,8 @@ static void log_done(const struct edit_call *call)
 		                call->sources[i]);
 	}
 	log_event(EVENT_BITMAP_CHANGED, &about, "bitmap %s was %s%s by %s", edit->name,
-	          call->method->done, more, call->call.who);
+	          edit->group[0] ? "prepared, with other exports, as a checkpoint" : call->method->done,
+	          more, call->call.who);
 }
 
 static void release_for(struct server *server, const char *who);
@@ -443,6 +445,7 @@ const sd_bus_vtable bitmaps_vtable[] = {
 	METHOD("Rename", "ssa{sv}", "", edit),
 	METHOD("Merge", "sasa{sv}", "", edit),
 	METHOD("Delta", "sasa{sv}", "", edit),
+	METHOD("Resolve", "", "", edit),
 	METHOD("Hold", "", "", edit),
 	METHOD("Release", "", "", edit),
 	METHOD("List", "", "aa{sv}", bitmaps_list),

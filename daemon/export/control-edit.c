@@ -34,6 +34,19 @@ static int read_sources(sd_bus_message *m, struct edit_call *call, sd_bus_error 
 	return 0;
 }
 
+static int read_group(sd_bus_message *m, struct edit *edit, sd_bus_error *error)
+{
+	const char *id;
+	int r = sd_bus_message_read(m, "v", "s", &id);
+
+	if (r < 0)
+		return r;
+	if (edit->kind != EDIT_CHECKPOINT || !group_id_check(id))
+		return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "this is no group");
+	(void) snprintf(edit->group, sizeof edit->group, "%s", id);
+	return r;
+}
+
 /* "Force" and so on; one that we do not know must not be passed over. */
 static int read_option(sd_bus_message *m, struct edit *edit, sd_bus_error *error)
 {
@@ -53,6 +66,8 @@ static int read_option(sd_bus_message *m, struct edit *edit, sd_bus_error *error
 		edit->granularity = (uint32_t) size;
 		return r;
 	}
+	if (strcmp(name, "Group") == 0)
+		return read_group(m, edit, error);
 	r = sd_bus_message_read(m, "v", "b", &flag);
 	if (r < 0)
 		return r;

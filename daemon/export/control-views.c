@@ -346,7 +346,7 @@ int bitmaps_map(sd_bus_message *message, void *userdata, sd_bus_error *error)
 
 static int append_status(sd_bus_message *reply, const struct tracker_status *s)
 {
-	return sd_bus_message_append(reply, "a{sv}", 12,
+	return sd_bus_message_append(reply, "a{sv}", 13,
 	                             "Path", "s", s->path,
 	                             "HasStore", "b", (int) s->has_store,
 	                             "Recording", "b", (int) s->recording,
@@ -354,6 +354,7 @@ static int append_status(sd_bus_message *reply, const struct tracker_status *s)
 	                             "Region", "t", s->has_store ? UINT64_C(1) << s->region_shift : 0,
 	                             "ArmLimit", "u", s->arm_limit,
 	                             "Armed", "u", s->n_armed,
+	                             "Pending", "u", (uint32_t) s->n_pending,
 	                             "UncleanEnds", "t", s->unclean_ends,
 	                             "OverReported", "t", s->over_reported,
 	                             "Records", "t", s->n_records,

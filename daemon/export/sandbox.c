@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/confine.h"
+#include "base/group-file.h"
 #include "base/latch-file.h"
 #include "base/log.h"
 #include "export/bitmap-store.h"
@@ -23,7 +24,7 @@ static const char *folder_of(const char *path, char room[static PATH_MAX])
 int sandbox_enter(const struct server_options *options, const struct export_settings *settings,
                   const struct device *device, struct failure *why)
 {
-	char store[PATH_MAX], of_store[PATH_MAX], of_control[PATH_MAX], data[32];
+	char store[PATH_MAX], of_store[PATH_MAX], of_control[PATH_MAX], groups[PATH_MAX], data[32];
 	struct latch_place notes;
 	bool is_on = false;
 	int r = bitmap_store_path(settings, store, why);
@@ -31,12 +32,14 @@ int sandbox_enter(const struct server_options *options, const struct export_sett
 	if (r < 0)
 		return r;
 	latch_place_find(settings->label, &notes);
+	if (group_folder(groups) < 0)
+		(void) snprintf(groups, sizeof groups, "%s", notes.all);
 	(void) snprintf(data, sizeof data, "/proc/self/fd/%d", device->fd);
 	const struct confine_path paths[] = {
 		/* So a folder of settings that is put in the place of another is found, too. */
 		{ "/etc", false }, { options->exports, false },
 		{ "/proc", false }, { "/sys", false }, { "/usr", false },
-		{ notes.all, false }, { notes.own, true },
+		{ notes.all, false }, { notes.own, true }, { groups, false },
 		{ folder_of(store, of_store), true },
 		{ folder_of(options->control ? options->control : store, of_control), true },
 		/* Opened again when it grows beyond whole sectors. */

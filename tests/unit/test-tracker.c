@@ -513,6 +513,62 @@ TEST(a_delta_of_a_checkpoint_that_has_missed_something_is_refused)
 	rig_down(&rig);
 }
 
+static enum group_decision decision;
+
+static enum group_decision decided(const char *group)
+{
+	(void) group;
+	return decision;
+}
+
+/* Prepares "c" of a group, changes a granule, and leaves or dies; the store is open again then. */
+static void prepare(struct rig *rig, bool dies)
+{
+	struct edit checkpoint = {
+		.kind = EDIT_CHECKPOINT, .name = "c", .group = "0123456789abcdef0123456789abcdef",
+	};
+	pid_t child = dies ? fork() : 0;
+
+	decision = GROUP_UNDECIDED;
+	if (child == 0) {
+		make_sure(rig);
+		CHECK_EQ("prepare", edit_with(rig, &checkpoint), 0);
+		CHECK_STR("hidden", state_of(rig, "c"), "none");
+		CHECK_EQ("remove", edit(rig, EDIT_REMOVE, "c"), -ENOENT);
+		CHECK_EQ("the name", edit(rig, EDIT_ADD, "c"), -EEXIST);
+		CHECK_EQ("change", make_change(rig, 3 * GRANULE, 1), 0);
+		CHECK_EQ("not yet", edit(rig, EDIT_RESOLVE, ""), 0);
+		CHECK_STR("hidden still", state_of(rig, "c"), "none");
+	}
+	if (dies && child == 0)
+		_exit(0);
+	if (dies)
+		CHECK(waitpid(child, NULL, 0) == child);
+}
+
+TEST(a_checkpoint_of_a_group_is_made_or_given_up_as_was_decided_also_after_a_crash)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		bool dies = i & 1, made = i & 2;
+		struct rig rig;
+
+		rig_up(&rig);
+		rig.settings.decided = decided;
+		prepare(&rig, dies);
+		decision = made ? GROUP_COMMITTED : GROUP_ABORTED;
+		if (dies)
+			make_sure(&rig);
+		else
+			CHECK_EQ("resolve", edit(&rig, EDIT_RESOLVE, ""), 0);
+		CHECK_STR("afterwards", state_of(&rig, "c"), made ? "recording" : "none");
+		if (made)
+			CHECK(dirty_granules(&rig, "c") >= 1);
+		else
+			CHECK_EQ("the name is free", edit(&rig, EDIT_ADD, "c"), 0);
+		rig_down(&rig);
+	}
+}
+
 TEST(armed_regions_that_nobody_records_are_forgotten)
 {
 	struct tracker_status status;
