@@ -36,7 +36,8 @@ static int insert(struct kmod_list *found, const char *name, struct failure *why
 
 	kmod_list_foreach(item, found) {
 		struct kmod_module *module = kmod_module_get_module(item);
-		int r = kmod_module_probe_insert_module(module, KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY,
+		int r = kmod_module_probe_insert_module(module,
+		                                        KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY,
 		                                        NULL, NULL, NULL, NULL);
 
 		(void) kmod_module_unref(module);

@@ -48,9 +48,9 @@ int nbd_driver_connect(struct nbd_driver *driver, const struct nbd_setup *setup,
                        struct failure *why);
 
 /*
- * Gives a connected device sockets in place of those that died, and another size unless 0.  The kernel
- * says nothing about a socket for which no dead one is found; it lets go of it.  `backend` must be what
- * the device was connected with.
+ * Gives a connected device sockets in place of those that died, and another size unless 0.  The
+ * kernel says nothing about a socket for which no dead one is found; it lets go of it.  `backend`
+ * must be what the device was connected with.
  */
 int nbd_driver_reconfigure(struct nbd_driver *driver, int index, uint64_t size, const int *sockets,
                            size_t n_sockets, const char *backend, struct failure *why);
@@ -72,7 +72,7 @@ int nbd_driver_status(struct nbd_driver *driver, int index, struct nbd_device **
 int nbd_driver_watch(struct nbd_driver *driver, struct failure *why);
 
 /*
- * 1 and a device that lost a socket, or 0 when there is nothing more to hear for now.  `ret_index` is
- * NBD_INDEX_ANY when messages were lost, so that it may have been any device.
+ * 1 and a device that lost a socket, or 0 when there is nothing more to hear for now.
+ * `ret_index` is NBD_INDEX_ANY when messages were lost, so that it may have been any device.
  */
 int nbd_driver_next_dead_link(struct nbd_driver *driver, int *ret_index, struct failure *why);

@@ -122,7 +122,9 @@ struct nl_msg *nbd_message_disconnect(uint16_t family, int index)
 {
 	struct nl_msg *message = nbd_message_of(family, NBD_CMD_DISCONNECT);
 
-	return message ? whole(message, nla_put_u32(message, NBD_ATTR_INDEX, (uint32_t) index)) : NULL;
+	if (!message)
+		return NULL;
+	return whole(message, nla_put_u32(message, NBD_ATTR_INDEX, (uint32_t) index));
 }
 
 struct nl_msg *nbd_message_status(uint16_t family, int index)

@@ -17,7 +17,8 @@ struct nl_msg *nbd_message_reconfigure(uint16_t family, int index, uint64_t size
 struct nl_msg *nbd_message_disconnect(uint16_t family, int index);
 struct nl_msg *nbd_message_status(uint16_t family, int index);
 
-/* The family's number and its group's from the controller's answer; -EPROTO when they are not there. */
+/* The family's number and its group's from the controller's answer; -EPROTO when they are not
+ * there. */
 int nbd_read_family(struct nlmsghdr *message, uint16_t *ret_family, uint32_t *ret_group);
 
 /* NBD_ATTR_INDEX of the answer to CONNECT, and of LINK_DEAD; -EPROTO. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Attaches and detaches.  Refuses exports of which no block device can be made, and connections that
- * do not agree with one another.
+ * Attaches and detaches.  Refuses exports of which no block device can be made, and connections
+ * that do not agree with one another.
  */
 #include "attach/attach.h"
 
@@ -45,8 +45,8 @@ static int check_export(const struct export_facts *facts, struct failure *why)
 	long page = sysconf(_SC_PAGESIZE);
 
 	if (facts->size < SECTOR)
-		return fail_plain(why, EINVAL, "the export is empty: a device has at least %u bytes",
-		                  SECTOR);
+		return fail_plain(why, EINVAL, "the export is empty: a device has at least %u "
+		                  "bytes", SECTOR);
 	if (facts->minimum > (unsigned long) page)
 		return fail_plain(why, EINVAL, "the server takes no requests below %u bytes, and "
 		                  "the kernel's can be %ld", facts->minimum, page);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Attaching a remote export as a local block device, and taking it away again: handshakes, the kernel's
- * driver, and the wait until the device is there.
+ * Attaching a remote export as a local block device, and taking it away again: handshakes, the
+ * kernel's driver, and the wait until the device is there.
  */
 #pragma once
 
@@ -21,8 +21,9 @@ struct attach_wishes {
 	int index;                      /* NBD_INDEX_ANY: the first that is free */
 	const char *name;               /* NULL without */
 	uint32_t connections;
-	uint32_t timeout;               /* seconds until a request without a reply goes elsewhere; 0: never */
-	uint32_t dead_timeout;          /* seconds that requests wait for a new connection; 0: not */
+	uint32_t timeout;               /* seconds until a request without a reply goes
+	                                 * elsewhere; 0: never */
+	uint32_t dead_timeout;          /* seconds that requests wait for a connection */
 	bool read_only;
 	bool load_module;
 };
@@ -38,8 +39,8 @@ struct attached {
 int attach_open_driver(bool load_module, struct nbd_driver *ret, struct failure *why);
 
 /*
- * Connections that all lead to the same export, in ret_fds, of which *n is the number wished for and
- * becomes the number made: one, where the server does not promise that several see the same.
+ * Connections that all lead to the same export, in ret_fds, of which *n is the number wished for
+ * and becomes the number made: one, where the server does not promise that several see the same.
  * ret_fds begins as -1 throughout, and is so again after a failure.
  */
 int attach_connect(const struct attach_wishes *wishes, const struct client_limits *limits,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A client of NBD as far as the kernel needs one: it connects and negotiates until the transmission
- * phase, and gives the socket away.
+ * A client of NBD as far as the kernel needs one: it connects and negotiates until the
+ * transmission phase, and gives the socket away.
  *
- * It asks for no structured replies: the kernel's driver does not speak them.  The server is hostile:
- * what it says is bounded, and all together has a deadline.
+ * It asks for no structured replies: the kernel's driver does not speak them.  The server is
+ * hostile: what it says is bounded, and all together has a deadline.
  */
 #pragma once
 
@@ -16,12 +16,12 @@
 
 struct client_limits {
 	uint64_t deadline;              /* of monotonic_us(): when all must be done */
-	int cancel_fd;                  /* ends it with -ECANCELED as soon as it is readable; -1: none */
+	int cancel_fd;                  /* once readable it ends with -ECANCELED; -1: none */
 };
 
 /*
- * A socket in the transmission phase, blocking and close-on-exec, which the caller closes, and what the
- * server said of the export.  What the server refuses comes with its own sentence.
+ * A socket in the transmission phase, blocking and close-on-exec, which the caller closes, and
+ * what the server said of the export.  What the server refuses comes with its own sentence.
  */
 int client_connect(const struct nbd_uri *uri, const struct client_limits *limits, int *ret_fd,
                    struct export_facts *ret, struct failure *why);

@@ -165,7 +165,7 @@ int nbd_limit_requests(const char *sys, int index, uint32_t maximum, struct fail
 	len = snprintf(text, sizeof text, "%u", maximum >> 10);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text, (size_t) len) != len)
-		return fail(why, errno, "cannot keep requests of /dev/nbd%d within %u KiB, which is "
-		            "all that the server takes", index, maximum >> 10);
+		return fail(why, errno, "cannot keep requests of /dev/nbd%d within %u KiB, which "
+		            "is all that the server takes", index, maximum >> 10);
 	return 0;
 }

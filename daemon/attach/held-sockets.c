@@ -24,7 +24,8 @@ void held_sockets_add(struct held_sockets *h, int fd)
 	close_fd(&fd);
 }
 
-/* TCP takes "no address" for a reset, and forgets what it had to send.  A unix socket has nothing. */
+/* TCP takes "no address" for a reset, and forgets what it had to send.  A unix socket has
+ * nothing. */
 static void abort_socket(int *fd)
 {
 	const struct sockaddr none = { .sa_family = AF_UNSPEC };
@@ -40,7 +41,8 @@ size_t held_sockets_abort_dead(struct held_sockets *h)
 	for (size_t i = 0; i < ARRAY_LEN(h->fds); i++) {
 		struct pollfd polled = { .fd = h->fds[i] };
 
-		if (h->fds[i] < 0 || poll(&polled, 1, 0) <= 0 || !(polled.revents & (POLLHUP | POLLERR)))
+		if (h->fds[i] < 0 || poll(&polled, 1, 0) <= 0 ||
+		    !(polled.revents & (POLLHUP | POLLERR)))
 			continue;
 		abort_socket(&h->fds[i]);
 		n++;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sockets of a device, held beside the kernel for one purpose: to abort those that it gave up.
+ * The sockets of a device, held beside the kernel for one purpose: to abort those that it gave
+ * up.
  *
- * The kernel sends the requests of a dead connection again over another, but keeps the dead one open until
- * a new one takes its place; what TCP had not delivered by then it would still deliver, perhaps after a
- * newer WRITE to the same place was acknowledged.  Aborted, it has nothing to deliver.
+ * The kernel sends the requests of a dead connection again over another, but keeps the dead one
+ * open until a new one takes its place; what TCP had not delivered by then it would still
+ * deliver, perhaps after a newer WRITE to the same place was acknowledged.  Aborted, it has
+ * nothing to deliver.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Attaches with patience, and hands the kernel new connections.  The kernel tells of each connection that
- * dies, once; how many are dead is counted here.  A keeper that did not hear it all makes as many as
- * there are: the kernel lets go of those for which it has no use.
+ * Attaches with patience, and hands the kernel new connections.  The kernel tells of each
+ * connection that dies, once; how many are dead is counted here.  A keeper that did not hear it
+ * all makes as many as there are: the kernel lets go of those for which it has no use.
  */
 #include "attach/keeper.h"
 
@@ -50,8 +50,8 @@ static void tell(struct keeper *k)
 	(void) snprintf(note.sentence, sizeof note.sentence, "%s", k->dead ? k->last.text : "");
 	watch_note_write(k->note_fd, &note);
 	if (k->dead)
-		notify("STATUS=/dev/nbd%d: %u of %u connections to %.200s%s%.400s\n", k->device.index,
-		       note.live, k->device.connections, k->wishes->uri.text,
+		notify("STATUS=/dev/nbd%d: %u of %u connections to %.200s%s%.400s\n",
+		       k->device.index, note.live, k->device.connections, k->wishes->uri.text,
 		       *note.sentence ? ": " : "", note.sentence);
 	else
 		notify("STATUS=/dev/nbd%d: %u connection%s to %.200s\n", k->device.index,
@@ -88,8 +88,8 @@ static int check_same(struct keeper *k, const struct export_facts *now, struct f
 		k->knows_flags = true;
 	}
 	if (k->flags & ~now->flags & RELIED_ON)
-		return fail_plain(why, EIO, "the server can less than before: its flags were %#x and "
-		                  "are %#x", k->flags, now->flags);
+		return fail_plain(why, EIO, "the server can less than before: its flags were %#x "
+		                  "and are %#x", k->flags, now->flags);
 	if (now->flags & ~k->flags & NBD_FLAG_READ_ONLY && !k->wishes->read_only)
 		return fail_plain(why, EROFS, "the export has become read-only");
 	return 0;
@@ -109,7 +109,7 @@ static int replace_one(struct keeper *k, struct failure *why)
 		r = check_same(k, &facts, why);
 	if (r < 0)
 		return r;
-	(void) held_sockets_abort_dead(&k->sockets);    /* before anything is acknowledged over this */
+	(void) held_sockets_abort_dead(&k->sockets);    /* before this acknowledges anything */
 	size = facts.size / 512 * 512;
 	grows = size > k->device.size && k->dead == k->device.connections;
 	r = nbd_driver_reconfigure(&k->driver, k->device.index, grows ? size : 0, &fd, 1,
@@ -208,8 +208,8 @@ static int on_dead_link(sd_event_source *source, int fd, uint32_t events, void *
 	if (!concerned)
 		return 0;
 	(void) held_sockets_abort_dead(&k->sockets);
-	log_event(EVENT_LINK_LOST, NULL, "/dev/nbd%d lost a connection to %.200s: %u of %u are left",
-	          k->device.index, k->wishes->uri.text, k->device.connections - k->dead,
+	log_event(EVENT_LINK_LOST, NULL, "/dev/nbd%d lost a connection to %.200s: %u of %u are "
+	          "left", k->device.index, k->wishes->uri.text, k->device.connections - k->dead,
 	          k->device.connections);
 	if (!k->last.code)              /* else it waits for its turn */
 		try_later(k, backoff_after_loss(&k->backoff, monotonic_us()));
@@ -237,13 +237,15 @@ static int watch_device(struct keeper *k)
 	int r = sd_device_monitor_new(&k->monitor);
 
 	if (r >= 0)
-		r = sd_device_monitor_filter_add_match_subsystem_devtype(k->monitor, "block", "disk");
+		r = sd_device_monitor_filter_add_match_subsystem_devtype(k->monitor, "block",
+		                                                         "disk");
 	if (r >= 0)
 		r = sd_device_monitor_attach_event(k->monitor, k->event);
 	if (r >= 0)
 		r = sd_device_monitor_start(k->monitor, on_device, k);
 	if (r >= 0)
-		r = sd_event_add_io(k->event, &k->hearing, k->ears.link.fd, EPOLLIN, on_dead_link, k);
+		r = sd_event_add_io(k->event, &k->hearing, k->ears.link.fd, EPOLLIN, on_dead_link,
+		                    k);
 	return r;
 }
 
@@ -290,7 +292,8 @@ void keeper_free(struct keeper *k)
 /* What no waiting mends: settings, the machine, a device that is another's. */
 static bool is_for_people(int code)
 {
-	static const int codes[] = { EINVAL, EEXIST, EPERM, ENODEV, EBUSY, EPROTONOSUPPORT, ENOMEM };
+	static const int codes[] = { EINVAL, EEXIST, EPERM, ENODEV, EBUSY, EPROTONOSUPPORT,
+	                             ENOMEM };
 
 	for (size_t i = 0; i < ARRAY_LEN(codes); i++)
 		if (codes[i] == code)
@@ -347,8 +350,8 @@ int keeper_attach(struct keeper *k, struct failure *why)
 	r = watch_device(k);
 	if (r < 0)
 		return fail(why, -r, "cannot watch /dev/nbd%d", k->device.index);
-	log_event(EVENT_DEVICE_ATTACHED, NULL, "/dev/nbd%d is %.200s, %llu bytes, %u connection%s%s",
-	          k->device.index, k->wishes->uri.text, (unsigned long long) k->device.size,
+	log_event(EVENT_DEVICE_ATTACHED, NULL,
+	          "/dev/nbd%d is %.200s, %llu bytes, %u connection%s%s", k->device.index, k->wishes->uri.text, (unsigned long long) k->device.size,
 	          k->device.connections, k->device.connections == 1 ? "" : "s",
 	          k->device.was_there ? "; it was attached already" : "");
 	if (k->device.was_there) {      /* nobody knows how many of them live */
@@ -368,7 +371,8 @@ int keeper_detach(struct keeper *k, struct failure *why)
 		return 0;
 	r = attach_detach(&k->driver, k->device.index, false, why);
 	if (r == -EBUSY)
-		log_warning("%s: it stays attached, and nobody makes new connections for it", why->text);
+		log_warning("%s: it stays attached, and nobody makes new connections for it",
+		            why->text);
 	else if (r == 0)
 		log_event(EVENT_DEVICE_DETACHED, NULL, "/dev/nbd%d is detached", k->device.index);
 	return r == -EBUSY ? 0 : r;

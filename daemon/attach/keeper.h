@@ -3,8 +3,8 @@
  * Keeps one device attached: attaches it, or takes over one that is attached already, makes new
  * connections for those that the kernel says are dead, and detaches it in the end.
  *
- * The kernel holds the connections, so the device outlives a keeper that is killed, and the next one
- * takes it over.
+ * The kernel holds the connections, so the device outlives a keeper that is killed, and the next
+ * one takes it over.
  */
 #pragma once
 

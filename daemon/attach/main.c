@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nbd-attach: keeps a remote export attached as a local block device, as attach.d/LABEL.conf says.
+ * nbd-attach: keeps a remote export attached as a local block device, as attach.d/LABEL.conf
+ * says.
  *
- * A machine that writes its memory to the device to get some back must not need memory for that here:
- * all of ours is locked, and the kernel is told what we are.
+ * A machine that writes its memory to the device to get some back must not need memory for that
+ * here: all of ours is locked, and the kernel is told what we are.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -38,8 +39,8 @@ static void print_help(void)
 {
 	printf("nbd-attach LABEL [OPTION...]\n\n"
 	       "Attaches the export that attach.d/LABEL.conf names as a local block device, and\n"
-	       "makes new connections for those that die.  Detaches it at SIGTERM, unless it is in\n"
-	       "use.  Normally nbd-attach@LABEL.service runs it.\n\n"
+	       "makes new connections for those that die.  Detaches it at SIGTERM, unless it is\n"
+	       "in use.  Normally nbd-attach@LABEL.service runs it.\n\n"
 	       "  --config=DIR  folder of LABEL.conf (" ATTACH_DIR ")\n"
 	       "  --debug       log more\n"
 	       "  --help, --version\n");
@@ -140,8 +141,9 @@ static int signals_as_descriptor(int *ret, struct failure *why)
 	(void) sigemptyset(&ending);
 	(void) sigaddset(&ending, SIGTERM);
 	(void) sigaddset(&ending, SIGINT);
-	fd = sigprocmask(SIG_BLOCK, &ending, NULL) < 0 ? -1
-	                                               : signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (sigprocmask(SIG_BLOCK, &ending, NULL) < 0)
+		return fail(why, errno, "cannot wait for signals");
+	fd = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		return fail(why, errno, "cannot wait for signals");
 	*ret = fd;
@@ -201,7 +203,10 @@ static int run(const struct arguments *args, struct failure *why)
 		return fail(why, -r, "cannot start");
 	notify_attach(event);
 	r = notify_watchdog(event);
-	r = r < 0 ? fail(why, -r, "cannot feed the watchdog") : keep(event, &wishes, cancel_fd, why);
+	if (r < 0)
+		r = fail(why, -r, "cannot feed the watchdog");
+	else
+		r = keep(event, &wishes, cancel_fd, why);
 	notify_watchdog(NULL);
 	notify_attach(NULL);
 	sd_event_unref(event);

@@ -47,7 +47,8 @@ int settle_start(struct settle **ret, struct failure *why)
 	if (r >= 0)
 		r = sd_device_monitor_new(&s->monitor);
 	if (r >= 0)
-		r = sd_device_monitor_filter_add_match_subsystem_devtype(s->monitor, "block", "disk");
+		r = sd_device_monitor_filter_add_match_subsystem_devtype(s->monitor, "block",
+		                                                         "disk");
 	if (r >= 0)
 		r = sd_device_monitor_attach_event(s->monitor, s->event);
 	if (r >= 0)

@@ -49,8 +49,8 @@ int stream_read(const struct stream *s, void *ret, size_t len, struct failure *w
 		if (n > 0)
 			got += (size_t) n;
 		else if (n == 0)
-			return fail_plain(why, ECONNRESET, "the server closed the connection in the "
-			                  "handshake");
+			return fail_plain(why, ECONNRESET, "the server closed the connection in "
+			                  "the handshake");
 		else if (errno == EAGAIN)
 			r = stream_wait(s->fd, POLLIN, s->limits, why);
 		else if (errno != EINTR)
@@ -117,9 +117,9 @@ static int connect_unix(const struct nbd_uri *uri, const struct client_limits *l
 /*
  * A peer that vanished without a word is noticed also when there is no request to wait for.
  *
- * And what was not sent when the socket is closed is not sent at all: the kernel's driver sends the requests
- * of a dead connection again over another, and closes the dead one; a WRITE of it that TCP delivered after
- * that could undo a newer one.
+ * And what was not sent when the socket is closed is not sent at all: the kernel's driver sends
+ * the requests of a dead connection again over another, and closes the dead one; a WRITE of it
+ * that TCP delivered after that could undo a newer one.
  */
 static void set_tcp_options(int fd)
 {

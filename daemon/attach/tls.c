@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A conversation with nbd-tls on its channel: one CONNECT, one answer.  The session does not need the
- * channel that it was made on.
+ * A conversation with nbd-tls on its channel: one CONNECT, one answer.  The session does not need
+ * the channel that it was made on.
  */
 #include "attach/tls.h"
 
@@ -36,8 +36,8 @@ static int open_channel(int *ret, struct failure *why)
 		return fail(why, ENAMETOOLONG, "%.120s", path);
 	(void) strcpy(address.sun_path, path);
 	if (connect(fd, (const struct sockaddr *) &address, sizeof address) < 0)
-		return fail_plain(why, errno, "nbd-tls does not answer at %.120s: %s (systemctl start "
-		                  "nbd-tls.socket)", path, strerror(errno));
+		return fail_plain(why, errno, "nbd-tls does not answer at %.120s: %s (systemctl "
+		                  "start nbd-tls.socket)", path, strerror(errno));
 	*ret = take_fd(&fd);
 	return 0;
 }
@@ -46,10 +46,10 @@ static int ask(int channel, int fd, const char *host, const struct client_limits
                struct failure *why)
 {
 	uint64_t now = monotonic_us();
+	uint64_t left = limits->deadline > now ? (limits->deadline - now) / 1000 + 1 : 1;
 	struct tls_record record = { .type = TLS_CONNECT, .connect = {
 		.request = REQUEST,
-		.deadline = limits->deadline > now ? (uint32_t) ((limits->deadline - now) / 1000) + 1
-		                                   : 1,
+		.deadline = left < TLS_DEADLINE_MAX ? (uint32_t) left : TLS_DEADLINE_MAX,
 		.host = span_of(host),
 	} };
 	uint8_t buffer[TLS_RECORD_MAX];
@@ -59,8 +59,6 @@ static int ask(int channel, int fd, const char *host, const struct client_limits
 
 	format_peer(fd, peer, sizeof peer);
 	record.connect.peer = span_of(peer);
-	if (record.connect.deadline > TLS_DEADLINE_MAX)
-		record.connect.deadline = TLS_DEADLINE_MAX;
 	emit_tls_record(&out, &record);
 	while ((r = send_record(channel, buffer, out.len, fd)) == -EAGAIN) {
 		r = stream_wait(channel, POLLOUT, limits, why);
@@ -102,8 +100,8 @@ static int await_answer(int channel, const struct client_limits *limits, int *re
 		if (n == -EAGAIN)
 			r = stream_wait(channel, POLLIN, limits, why);
 		else if (n == 0)
-			r = fail_plain(why, ECONNRESET, "nbd-tls ended in the handshake, or does not let "
-			               "us connect; its journal says why");
+			r = fail_plain(why, ECONNRESET, "nbd-tls ended in the handshake, or does not "
+			               "let us connect; its journal says why");
 		else if (n < 0)
 			r = fail(why, (int) -n, "cannot hear nbd-tls");
 		else

@@ -121,7 +121,9 @@ static const char *read_parameter(const char *at, size_t len, struct nbd_uri *ur
 		if (len >= key_len && memcmp(at, keys[i].key, key_len) == 0)
 			return keys[i].read(at + key_len, len - key_len, uri);
 	}
-	return len == 0 ? NULL : "it has a parameter that is not known (socket= and tls-hostname= are)";
+	if (len == 0)
+		return NULL;
+	return "it has a parameter that is not known (socket= and tls-hostname= are)";
 }
 
 static const char *read_query(const char *query, struct nbd_uri *uri)
@@ -223,5 +225,6 @@ int nbd_uri_parse(const char *text, struct nbd_uri *ret, struct failure *why)
 		*ret = uri;
 		return 0;
 	}
-	return refuse(text, "it begins with none of nbd://, nbd+unix://, nbds:// and nbds+unix://", why);
+	return refuse(text, "it begins with none of nbd://, nbd+unix://, nbds:// and nbds+unix://",
+	              why);
 }

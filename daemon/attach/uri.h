@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * NBD URIs: nbd://HOST[:PORT]/NAME and nbd+unix:///NAME?socket=PATH, and with nbds the same over TLS, as
- * the NBD project has written them down.  Refuses what it does not know, such as parameters that would be silently ignored.
+ * NBD URIs: nbd://HOST[:PORT]/NAME and nbd+unix:///NAME?socket=PATH, and with nbds the same over
+ * TLS, as the NBD project has written them down.  Refuses what it does not know, such as
+ * parameters that would be silently ignored.
  */
 #pragma once
 
@@ -14,7 +15,7 @@ struct nbd_uri {
 	char host[256], port[8];        /* "" for a unix socket */
 	char socket[108];               /* "" for TCP */
 	char name[NBD_URI_MAX + 1];     /* of the export, without escapes */
-	char tls_host[256];             /* whom the server's certificate must name; "" without TLS */
+	char tls_host[256];             /* whom the certificate must name; "" without TLS */
 };
 
 /* -EINVAL and a sentence. */

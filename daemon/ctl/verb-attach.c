@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nbdctl attach: a remote export as a local block device.  Nobody watches over it afterwards; the unit
- * nbd-attach@.service does that.
+ * nbdctl attach: a remote export as a local block device.  Nobody watches over it afterwards; the
+ * unit nbd-attach@.service does that.
  */
 #include "ctl/verbs.h"
 

@@ -48,7 +48,8 @@ static void add_identity(struct table *t, const struct nbd_state *state)
 	table_set_number(t, CONNECTIONS, state->identity.connections);
 	if (!watch_note_read(state->index, &note))
 		return;
-	table_set_text(t, STATE, note.live < state->identity.connections ? "reconnecting" : "watched");
+	table_set_text(t, STATE,
+	               note.live < state->identity.connections ? "reconnecting" : "watched");
 	table_set_number(t, LIVE, note.live);
 	if (*note.sentence)
 		table_set_text(t, REASON, note.sentence);

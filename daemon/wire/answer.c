@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Bytes of the handshake that a client sends and gets.  Refuses a server that is no NBD server, that
- * speaks the protocol of before 2011, and numbers that contradict each other.
+ * Bytes of the handshake that a client sends and gets.  Refuses a server that is no NBD server,
+ * that speaks the protocol of before 2011, and numbers that contradict each other.
  */
 #include "wire/answer.h"
 

@@ -2,8 +2,8 @@
 /*
  * The handshake from the client's side: what it sends, and what a server answers, as data.
  *
- * Decoders are pure and treat the server as hostile: they return NULL, or what is wrong in a few words
- * and leave *ret untouched.  Spans point into the payload.
+ * Decoders are pure and treat the server as hostile: they return NULL, or what is wrong in a few
+ * words and leave *ret untouched.  Spans point into the payload.
  */
 #pragma once
 

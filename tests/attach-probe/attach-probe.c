@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * attach-probe URI CONNECTIONS: makes the connections that `nbdctl attach` would give to the kernel, and
- * plays the kernel for a moment: a simple READ of the first 512 bytes over each.
+ * attach-probe URI CONNECTIONS: makes the connections that `nbdctl attach` would give to the
+ * kernel, and plays the kernel for a moment: a simple READ of the first 512 bytes over each.
  *
  * Prints "SIZE FLAGS MINIMUM MAXIMUM CONNECTIONS"; exit status 1 and a sentence when it cannot.
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What servers answer in the handshake: each as bytes, every value that is refused, every truncation.
+ * What servers answer in the handshake: each as bytes, every value that is refused, every
+ * truncation.
  */
 #include "check.h"
 

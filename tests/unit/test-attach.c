@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What attaching takes from outside: URIs, sysfs (a folder of the test's), the line that the kernel keeps,
- * and servers that mean harm, each at the other end of a socketpair.
+ * What attaching takes from outside: URIs, sysfs (a folder of the test's), the line that the
+ * kernel keeps, and servers that mean harm, each at the other end of a socketpair.
  */
 #include "check.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The nbd driver's netlink family against a kernel that is played: what is asked for, as attributes,
- * every answer, and every refusal in words.
+ * The nbd driver's netlink family against a kernel that is played: what is asked for, as
+ * attributes, every answer, and every refusal in words.
  */
 #include "check.h"
 
