@@ -12,7 +12,18 @@
 
 #include "base/attr.h"
 #include "base/clock.h"
+#include "base/paths.h"
 
+/* Root may do all; who else may look is as the socket's folder says. */
+static int fail_connect(const char *path, int code, struct failure *why)
+{
+	if (code != EACCES)
+		return fail(why, code, "cannot connect to %s", path);
+	return fail_plain(why, code, "cannot connect to %s: Permission denied (%s)", path,
+	                  strncmp(path, RUN_DIR "/", strlen(RUN_DIR "/")) == 0 ?
+	                  "group nbd-export may look, root may change" :
+	                  "it belongs to somebody else");
+}
 
 /* A peer with a full backlog is one that does not answer. */
 static int connect_socket(const char *path, int flags, int *ret_fd, struct failure *why)
@@ -27,7 +38,7 @@ static int connect_socket(const char *path, int flags, int *ret_fd, struct failu
 	if (fd < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0 ||
 	    connect(fd, (struct sockaddr *) &address, sizeof address) < 0)
-		return fail(why, errno, "cannot connect to %s", path);
+		return fail_connect(path, errno, why);
 	*ret_fd = take_fd(&fd);
 	return 0;
 }

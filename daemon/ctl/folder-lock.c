@@ -96,6 +96,9 @@ static int lock(const char *path, const char *folder, int *ret_fd, struct failur
 	AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	int r;
 
+	if (fd < 0 && errno == EACCES)
+		return fail_plain(why, EACCES, "cannot open %.300s: Permission denied (to change "
+		                  "exports, be root)", path);
 	if (fd < 0)
 		return fail(why, errno, "cannot open %.300s", path);
 	r = wait_for_lock(fd, path, folder, why);
