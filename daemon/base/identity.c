@@ -121,19 +121,17 @@ static bool matches(const struct kind *kind, struct span pattern, struct span te
 /* Without colons, in lower case. */
 static int keep_fingerprint(struct identity_rule *rule, struct failure *why)
 {
+	bool good = true;
 	size_t len = 0;
 
 	for (const char *at = rule->pattern; *at; at++) {
 		if (*at == ':')
 			continue;
-		if (!isxdigit((unsigned char) *at))
-			len = FINGERPRINT_LEN;
-		if (len == FINGERPRINT_LEN)
-			return fail_plain(why, EINVAL, "not the 64 hexadecimal digits of a SHA-256");
+		good = good && isxdigit((unsigned char) *at);
 		rule->pattern[len++] = (char) tolower((unsigned char) *at);
 	}
 	rule->pattern[len] = '\0';
-	if (len < FINGERPRINT_LEN)
+	if (!good || len != FINGERPRINT_LEN)
 		return fail_plain(why, EINVAL, "not the 64 hexadecimal digits of a SHA-256");
 	return 0;
 }
@@ -163,8 +161,8 @@ static int parse_who(const char *who, struct identity_rule *rule, struct failure
 	bool has_pattern = who[len] == ':' && who[len + 1];
 
 	if (find_kind(who, len, &rule->kind) < 0)
-		return fail_plain(why, EINVAL, "write dn:, dns:, email:, uri:, ip:, fingerprint: or "
-		                  "psk: and a name, or any");
+		return fail_plain(why, EINVAL, "write dn:, dns:, email:, uri:, ip:, "
+		                  "fingerprint: or psk: and a name, or any");
 	if ((rule->kind == IDENTITY_ANY) == (who[len] == ':') ||
 	    (rule->kind != IDENTITY_ANY && !has_pattern))
 		return fail_plain(why, EINVAL, rule->kind == IDENTITY_ANY ?
@@ -191,8 +189,8 @@ static int parse_rule(const char *line, struct identity_rule *rule, struct failu
 	size_t len = strcspn(line, BLANKS);
 
 	if (!is_line(line))
-		return fail_plain(why, EINVAL, "it ends with a space, or holds what is not UTF-8 or a "
-		                  "control character");
+		return fail_plain(why, EINVAL, "it ends with a space, or holds what is not UTF-8 "
+		                  "or a control character");
 	for (size_t i = 0; i < ARRAY_LEN(rights); i++)
 		if (strlen(rights[i].word) == len && memcmp(rights[i].word, line, len) == 0)
 			rule->rights = rights[i].rights;

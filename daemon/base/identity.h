@@ -17,7 +17,8 @@
  *
  * A * in a pattern stands for any bytes within one part of the name: parts end at a dot in dns,
  * @ in email, / in uri, and a comma or plus in dn that is not escaped; so "dn:CN=*,O=Example" is
- * never met by a comma inside of a CN.  In psk it stands for anything; ip and fingerprint have none.
+ * never met by a comma inside of a CN.  In psk it stands for anything; ip and fingerprint have
+ * none.
  *
  * The first rule that matches counts.  Whom no rule matches has no access, and nobody who has
  * not said who it is by TLS is matched by any.

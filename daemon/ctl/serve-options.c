@@ -273,7 +273,8 @@ static int check_together(const struct serve_options *o, const char *of_exports,
 		return fail_plain(why, EINVAL, "--shared needs --read-only: two who write the same "
 		                  "disk without knowing of each other destroy it");
 	if (o->tls_required && !o->tls)
-		return fail_plain(why, EINVAL, "--tls-required needs --tls DIR, where the keys are");
+		return fail_plain(why, EINVAL, "--tls-required needs --tls DIR, where the "
+		                  "keys are");
 	return check_addresses(o, why);
 }
 

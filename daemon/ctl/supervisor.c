@@ -277,7 +277,8 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 		channels = NULL;
 	if (asprintf(&tls, "--tls=%s", s->runtime->tls) < 0)
 		tls = NULL;
-	if (asprintf(&policy, "--tls-policy=%s", tls_policy_word(serve_options_tls(s->options))) < 0)
+	if (asprintf(&policy, "--tls-policy=%s",
+	             tls_policy_word(serve_options_tls(s->options))) < 0)
 		policy = NULL;
 	if (!c->title || !exports || !channels || !control || !tls || !policy)
 		return fail(why, ENOMEM, "cannot prepare nbd-negotiator");
@@ -285,8 +286,8 @@ static int prepare_negotiator(struct supervisor *s, struct failure *why)
 	/* Where the certificate is all that keeps others out, there has to be one. */
 	const char *words[] = { exports, channels, control, s->options->tls ? tls : NULL,
 	                        s->options->tls ? policy : NULL,
-	                        serve_options_tls_guards(s->options) ? "--client-certificate=required"
-	                                                             : NULL,
+	                        serve_options_tls_guards(s->options) ?
+	                        "--client-certificate=required" : NULL,
 	                        s->options->debug ? "--debug" : NULL };
 
 	return child_set_argv(c, "nbd-negotiator", words, ARRAY_LEN(words), why);

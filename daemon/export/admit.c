@@ -153,24 +153,6 @@ static int select_contexts(struct conn *conn, const struct channel_reserve *rese
 	return 0;
 }
 
-/* A copy that is the caller's, printable. */
-static char *shown(struct span text)
-{
-	size_t size = 3 * text.len + 4;         /* each byte may become another character */
-	char *ret = malloc(size);
-
-	if (ret)
-		printable(text, size - 4, ret, size);
-	return ret;
-}
-
-static int keep_identity(struct conn *conn, const struct channel_reserve *reserve)
-{
-	conn->identity = shown(reserve->identity);
-	conn->tls = shown(reserve->tls);
-	return conn->identity && conn->tls ? 0 : -ENOMEM;
-}
-
 /* A connection without a socket yet: what was agreed is pinned here. */
 static int make_conn(struct admission *a, const struct channel_reserve *reserve, struct conn **ret)
 {
@@ -180,7 +162,7 @@ static int make_conn(struct admission *a, const struct channel_reserve *reserve,
 	if (!conn)
 		return -ENOMEM;
 	conn->size = conn->offered = a->offer.size;
-	r = keep_identity(conn, reserve);
+	r = conn_set_identity(conn, reserve->identity, reserve->tls);
 	if (r == 0)
 		r = select_contexts(conn, reserve);
 	if (r < 0) {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/text.h"
 #include "export/contexts.h"
 #include "export/look.h"
 #include "export/read.h"
@@ -26,6 +27,24 @@ struct conn *conn_new(struct loop *loop)
 	conn->is_silent = true;
 	conn->starved_end = &conn->starved;
 	return conn;
+}
+
+/* A copy that is the caller's, printable. */
+static char *shown(struct span text)
+{
+	size_t size = 3 * text.len + 4;         /* each byte may become another character */
+	char *ret = malloc(size);
+
+	if (ret)
+		printable(text, size - 4, ret, size);
+	return ret;
+}
+
+int conn_set_identity(struct conn *conn, struct span identity, struct span tls)
+{
+	conn->identity = shown(identity);
+	conn->tls = shown(tls);
+	return conn->identity && conn->tls ? 0 : -ENOMEM;
 }
 
 void conn_free(struct conn *conn)

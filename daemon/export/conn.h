@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "base/bytes.h"
 #include "export/export.h"
 #include "export/loop.h"
 #include "wire/reason.h"
@@ -103,6 +104,10 @@ struct conn {
 
 /* Main thread.  One that has no socket yet. */
 struct conn *conn_new(struct loop *loop);
+
+/* What is known of the client by TLS, "" for nothing.  -ENOMEM. */
+int conn_set_identity(struct conn *conn, struct span identity, struct span tls);
+
 /* Main thread: also frees its place in the loop, and lets go of its contexts. */
 void conn_free(struct conn *conn);
 

@@ -51,8 +51,8 @@ struct catalogue {
 };
 
 /*
- * Reads every LABEL.conf of `dir`; rules and policy of `all` hold for those without their own.  A bad file is
- * logged, and what `previous` (NULL at the start) knows about its export stays.  An error only
+ * Reads every LABEL.conf of `dir`; rules and policy of `all` hold for those without their own.
+ * A bad file is logged, and what `previous` (NULL at the start) knows about its export stays.  An error only
  * when the folder cannot be read; at the start one that is not there is an empty one.
  */
 int catalogue_read(const char *dir, const struct negotiator_settings *all,

@@ -87,8 +87,8 @@ void tls_link_clear(struct tls_link *link);
 enum tls_answer tls_link_ready(struct tls_link *link, struct tls_wait *wait,
                                struct refusal *ret_refusal);
 
-/* Gives a client's socket away, for a handshake of at most `patience` microseconds.  TLS_LINK_DONE: it
- * has been sent, ours is only to be closed, and the result will come.  TLS_LINK_WAIT: to be asked
+/* Gives a client's socket away, for a handshake of at most `patience` microseconds.
+ * TLS_LINK_DONE: it has been sent, ours is only to be closed, and the result will come.  TLS_LINK_WAIT: to be asked
  * again when there is room.  `start` has all but its request and deadline. */
 enum tls_answer tls_link_start(struct tls_link *link, struct tls_wait *wait,
                                struct tls_start *start, uint64_t patience, int fd,
