@@ -5,6 +5,7 @@ shrinks or is another one: what is told clean is clean, and what is lost is said
 import fcntl
 import itertools
 import os
+import pathlib
 import re
 import shutil
 import struct
@@ -16,7 +17,7 @@ import storefile
 from conftest import KIB, MIB, backing_of, needs_program, needs_root, run, wait_until
 from nbdctl import short_folder  # noqa: F401, a fixture
 from seed import seeded
-from tracked import GRANULE, Load, differing, tracked  # noqa: F401
+from tracked import GRANULE, KIND, Load, differing, tracked  # noqa: F401
 
 SIZE = 16 * MIB
 NARROW = {"BitmapRegion": "256K", "BitmapArmLimit": 64, "BitmapCold": 1}
@@ -292,6 +293,59 @@ def test_what_others_do_otherwise_is_found_as_well(
     here.restart(discard if by == "discard" else replace)
     assert here.dirty("b") == here.everything()
     assert here.state("b") == ("gap" if by == "discard" else "lost")
+
+
+def test_a_device_whose_writes_the_kernel_does_not_count_is_a_gap_after_each_restart(
+        tracked, loop_disk, cleanup):  # noqa: F811
+    here = tracked(loop_disk(SIZE), **NARROW)
+    iostats = pathlib.Path("/sys/block") / here.disk.name / "queue/iostats"
+    cleanup.callback(iostats.write_text, "1")
+    here.bitmap("add", "b")
+    here.restart(lambda: iostats.write_text("0"))
+    assert here.state("b") == "gap"
+    here.bitmap("clear", "b")
+    here.restart(lambda: iostats.write_text("1"))
+    assert here.state("b") == "gap"
+    here.bitmap("clear", "b")
+    here.restart()
+    assert here.state("b") == "recording"
+
+
+def test_what_others_write_to_a_read_only_export_is_a_gap_and_it_shows_only_what_is_frozen(
+        tracked, file_disk):  # noqa: F811
+    nbd = pytest.importorskip("nbd", reason="python3-libnbd is not installed")
+    here = tracked(file_disk(SIZE), **NARROW)
+    here.checkpoint("c")
+    here.write(0)
+    here.bitmap("add", "b")
+    here("checkpoint delta", "disk", "c", "--bitmap", "frozen")
+    here.restart(lambda: here.configure(ReadOnly="yes"))
+    client = nbd.NBD()
+    for name in ("b", "c", "frozen"):
+        client.add_meta_context(KIND + name)
+    client.connect_uri(f"nbd+unix:///disk?socket={here.server.socket}")
+    assert [name for name in ("b", "c", "frozen") if client.can_meta_context(KIND + name)] == \
+        ["frozen"]
+    client.shutdown()
+    assert here.dirty("frozen") == {0}
+    with open(here.disk, "r+b", buffering=0) as file:
+        file.write(b"foreign!")
+    here.kill()
+    here.restart(lambda: here.configure(ReadOnly="no"))
+    assert here.state("b") == here.state("c") == "gap"
+    assert here.state("frozen") == "frozen" and here.dirty("frozen") == {0}
+
+
+def test_a_device_that_shrinks_and_grows_again_while_it_is_served_is_lost(
+        tracked, loop_disk):  # noqa: F811
+    here = tracked(loop_disk(SIZE), **NARROW)
+    here.bitmap("add", "b")
+    loop = Loop(here.disk)
+    loop.resize(SIZE // 2)
+    wait_until(lambda: here.state("b") == "lost", "the new size to be noticed")
+    loop.resize(SIZE)
+    here.restart()
+    assert here.state("b") == "lost" and here.dirty("b") == here.everything()
 
 
 # Devices that are not what they were

@@ -141,6 +141,24 @@ static void lose_all(struct tracker *tracker, struct catalogue *draft, const cha
 		          "%u bitmaps, until they are cleared", tracker->path, reason, draft->n_bitmaps);
 }
 
+void tracker_lose(struct tracker *tracker, const char *reason)
+{
+	struct catalogue *draft = tracker->has_store && !tracker->unusable ? draft_of(tracker) : NULL;
+	struct failure why = { 0 };
+
+	if (!draft)
+		return;
+	lose_all(tracker, draft, reason);
+	if (store_commit(&tracker->store, draft, &why) < 0) {
+		tracker->unusable = tracker->store.unsure;
+		recorder_store_failed(tracker, &why);
+	} else {
+		bitmaps_publish(tracker);
+		tracker->settings.changed(tracker->settings.userdata);
+	}
+	free(draft);
+}
+
 static void check_device(struct tracker *tracker, struct catalogue *draft)
 {
 	const struct tracker_settings *settings = &tracker->settings;

@@ -497,16 +497,19 @@ static struct change *work(struct tracker *tracker, struct change *changes, stru
 /* Whether there is more to do than to wait for others to leave the regions of `pressed`. */
 static bool has_work(struct tracker *tracker)
 {
-	return tracker->stop || *find_edit(tracker) || (tracker->waiting && !tracker->held);
+	return tracker->stop || tracker->shrank || *find_edit(tracker) || (tracker->waiting && !tracker->held);
 }
 
 bool recorder_round(struct tracker *tracker)
 {
 	struct change *changes = take_waiting(tracker);
 	struct edit *edit = next_edit(tracker);
-	bool has_more;
+	bool has_more, shrank = tracker->shrank;
 
+	tracker->shrank = false;
 	pthread_mutex_unlock(&tracker->lock);
+	if (shrank)
+		tracker_lose(tracker, "the device has shrunk");
 	changes = work(tracker, changes, edit);
 	pthread_mutex_lock(&tracker->lock);
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <systemd/sd-id128.h>
+#include <unistd.h>
 
 /* The columns of /sys/dev/block/MAJOR:MINOR/stat: the kernel's Documentation/block/stat.rst. */
 static bool read_counters(dev_t dev, struct device_trace *ret)
@@ -39,6 +40,25 @@ static bool read_number(const char *path, uint64_t *ret)
 	n = fscanf(file, "%" SCNu64, ret);
 	(void) fclose(file);
 	return n == 1;
+}
+
+/* Of drivers with request queues, writes are counted only where an administrator lets them be. */
+static bool counts(dev_t dev)
+{
+	static const char *const places[] = { "", "/.." };      /* a partition has its disk's */
+	uint64_t iostats;
+	char path[80];
+
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		(void) snprintf(path, sizeof path, "/sys/dev/block/%u:%u%s/mq", major(dev), minor(dev),
+		                places[i]);
+		if (access(path, F_OK) < 0)
+			continue;
+		(void) snprintf(path, sizeof path, "/sys/dev/block/%u:%u%s/queue/iostats", major(dev),
+		                minor(dev), places[i]);
+		return !read_number(path, &iostats) || iostats != 0;
+	}
+	return true;
 }
 
 /* A partition has its disk's number. */
@@ -77,7 +97,7 @@ void trace_take(int fd, struct device_trace *ret)
 		return;
 	memcpy(ret->boot_id, boot.bytes, sizeof ret->boot_id);
 	if (S_ISBLK(st.st_mode)) {
-		ret->known = read_counters(st.st_rdev, ret);
+		ret->known = counts(st.st_rdev) && read_counters(st.st_rdev, ret);
 		read_disk_sequence(st.st_rdev, ret);
 	} else {
 		const struct timespec *last = later(&st.st_mtim, &st.st_ctim) ? &st.st_mtim : &st.st_ctim;

@@ -50,6 +50,7 @@ struct tracker {
 	pthread_cond_t quiet;           /* the recorder: fewer changes are under way */
 	struct change *waiting, **waiting_end;
 	struct edit *edits, **edits_end;
+	bool shrank;                    /* the device: bitmaps are to be lost */
 	bool stop;
 
 	/* Under `lock`; the recorder alone writes them. */
@@ -102,6 +103,9 @@ int tracker_attach(struct tracker *tracker, struct failure *why);
 
 /* Makes and opens a store where there is none. */
 int tracker_make_store(struct tracker *tracker, unsigned granule_shift, struct failure *why);
+
+/* The recorder: what the device's end took with it nobody knows. */
+void tracker_lose(struct tracker *tracker, const char *reason);
 
 /* Leaves it clean. */
 void tracker_detach(struct tracker *tracker);

@@ -181,6 +181,14 @@ void tracker_open_gate(struct tracker *tracker)
 	atomic_store(&tracker->gate, false);
 }
 
+void tracker_device_shrank(struct tracker *tracker)
+{
+	pthread_mutex_lock(&tracker->lock);
+	tracker->shrank = true;
+	pthread_cond_signal(&tracker->wake);
+	pthread_mutex_unlock(&tracker->lock);
+}
+
 /* Edits */
 
 void tracker_edit(struct tracker *tracker, struct edit *edit)

@@ -86,6 +86,9 @@ bool tracker_begin(struct tracker *tracker, struct change *change);
 /* The change is over, whether it succeeded or not.  After every tracker_begin(), once. */
 void tracker_end(struct tracker *tracker, struct change *change);
 
+/* Any thread: the device has become smaller, if only for a while.  Bitmaps are lost. */
+void tracker_device_shrank(struct tracker *tracker);
+
 /* --- what is there: any thread --- */
 
 struct bitmap_info {

@@ -31,8 +31,12 @@ void contexts_list(const struct export *export, struct context_list *ret)
 	memcpy(ret->contexts, fixed, sizeof fixed);
 	ret->n = ARRAY_LEN(fixed);
 	for (unsigned i = 0; i < n; i++) {
-		struct context *context = &ret->contexts[ret->n++];
+		struct context *context = &ret->contexts[ret->n];
 
+		/* What others write is not recorded then: only the past is sure. */
+		if (export->settings->read_only && bitmaps[i].state != BITMAP_FROZEN)
+			continue;
+		ret->n++;
 		context->id = bitmaps[i].id;
 		(void) snprintf(context->name, sizeof context->name, NBD_CONTEXT_DIRTY_BITMAP "%s",
 		                bitmaps[i].name);

@@ -59,14 +59,37 @@ static bool read_disk(const char *folder, char ret[static TEXT_MAX])
 	return false;
 }
 
-static bool read_loop(const struct device *dev, char ret[static TEXT_MAX])
+/* A file system's own number, which lasts, unlike the device that it is mounted from, and the file's
+ * birth: another file may have the same inode and name some day, but not these, too. */
+static bool describe_file(const char *path, int fd, uint64_t inode, char *ret, size_t size)
 {
+	struct statx stx = { 0 };
+	struct statfs fs;
+	uint64_t id;
+
+	if (statx(fd, path, fd == AT_FDCWD ? 0 : AT_EMPTY_PATH, STATX_BTIME | STATX_INO, &stx) < 0 ||
+	    stx.stx_ino != inode || (fd == AT_FDCWD ? statfs(path, &fs) : fstatfs(fd, &fs)) < 0)
+		return false;
+	memcpy(&id, &fs.f_fsid, sizeof id);
+	(void) snprintf(ret, size, "%" PRIx64 "-%" PRIu64 "-%" PRId64 ".%u", id, inode,
+	                (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+	return true;
+}
+
+/* In the sandbox of a unit the file may be out of sight: then by number and name alone. */
+static bool read_loop(const struct device *dev, const char *folder, char ret[static TEXT_MAX])
+{
+	char path[TEXT_MAX], loop[96], file[96] = "";
 	struct loop_info64 info;
 
 	if (ioctl(dev->fd, LOOP_GET_STATUS64, &info) < 0)
 		return false;
-	(void) snprintf(ret, TEXT_MAX, "loop-%" PRIu64 "-%" PRIu64 "-%.*s", (uint64_t) info.lo_inode,
-	                (uint64_t) info.lo_offset, (int) sizeof info.lo_file_name,
+	(void) snprintf(loop, sizeof loop, "%s/loop", folder);
+	read_line(loop, "backing_file", path);
+	if (path[0])
+		(void) describe_file(path, AT_FDCWD, info.lo_inode, file, sizeof file);
+	(void) snprintf(ret, TEXT_MAX, "loop-%" PRIu64 "-%" PRIu64 "-%s-%.*s", (uint64_t) info.lo_inode,
+	                (uint64_t) info.lo_offset, file, (int) sizeof info.lo_file_name,
 	                (const char *) info.lo_file_name);
 	return true;
 }
@@ -79,7 +102,7 @@ static bool read_block(const struct device *dev, const struct stat *st, char ret
 	                minor(st->st_rdev));
 	read_line(folder, "partition", number);
 	if (!number[0])
-		return read_disk(folder, ret) || read_loop(dev, ret);
+		return read_disk(folder, ret) || read_loop(dev, folder, ret);
 	(void) snprintf(disk, sizeof disk, "%s/..", folder);
 	read_line(folder, "start", start);
 	if (!read_disk(disk, ret))
@@ -88,20 +111,10 @@ static bool read_block(const struct device *dev, const struct stat *st, char ret
 	return true;
 }
 
-/* A file system's own number, which lasts, unlike the device that it is mounted from. */
 static bool read_file(const struct device *dev, const struct stat *st, char ret[static TEXT_MAX])
 {
-	struct statx stx = { 0 };
-	struct statfs fs;
-	uint64_t id;
-
-	if (fstatfs(dev->fd, &fs) < 0)
-		return false;
-	memcpy(&id, &fs.f_fsid, sizeof id);
-	(void) statx(dev->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx);
-	(void) snprintf(ret, TEXT_MAX, "file-%" PRIx64 "-%" PRIu64 "-%" PRId64 ".%u", id,
-	                (uint64_t) st->st_ino, (int64_t) stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
-	return true;
+	(void) snprintf(ret, TEXT_MAX, "file-");
+	return describe_file("", dev->fd, st->st_ino, ret + 5, TEXT_MAX - 5);
 }
 
 void lasting_identity(const struct device *dev, char ret[static LASTING_IDENTITY_SIZE])

@@ -68,6 +68,8 @@ static bool look_at_size(struct export *export)
 	device_resize(dev, now);
 	if (dev->size == was)
 		return false;
+	if (dev->size < was && export->tracker)
+		tracker_device_shrank(export->tracker);
 	tell_size(export, was, dev->size);
 	apply_size(export);
 	return true;
