@@ -129,7 +129,7 @@ def test_add_writes_every_option_as_its_key(ctl, disk):
         "Engine=threads", "ResizeReconnect=yes", "Direct=no", "Allow=10.0.0.0/8 [2001:db8::]/32:read",
         "TLS=require", "Identity=read dns:*.example.org", "Identity=write dn:CN=a b,O=c"}
     (row,) = ctl.json("show", "web1")
-    assert row["tls"] == "require"
+    assert row["tls"] == "require" and row["resize-reconnect"] is True
     assert row["identity"] == ["read dns:*.example.org", "write dn:CN=a b,O=c"]
 
 

@@ -20,7 +20,7 @@
 enum {
 	LABEL, NAME, DESCRIPTION, DEVICE, FILE_PATH, STATE, REASON, SINCE,
 	READ_ONLY, SHARED, DIRECT, DEFAULT, ALLOW, TLS, IDENTITY, START_AT_BOOT, IDLE_TIMEOUT,
-	MAX_CONNECTIONS, MAX_PER_SOURCE, SINGLE_WRITER, ENGINE, THREADS, MEMORY,
+	MAX_CONNECTIONS, MAX_PER_SOURCE, SINGLE_WRITER, RESIZE_RECONNECT, ENGINE, THREADS, MEMORY,
 	SIZE, SECTOR, PHYSICAL_BLOCK, OPTIMAL_IO, ROTATIONAL, CAN_DISCARD,
 	WRITE_CACHE, DURABILITY, FLUSH_FAILED, STUCK_SINCE,
 	CLIENTS, REQUESTS, ERRORS, READ, WRITTEN, MEMORY_USED,
@@ -50,6 +50,7 @@ static const struct column columns[] = {
 	[MAX_CONNECTIONS] = { "MAX-CONNECTIONS", COLUMN_NUMBER, false, "clients at a time" },
 	[MAX_PER_SOURCE] = { "MAX-PER-SOURCE", COLUMN_NUMBER, false, "0: MAX-CONNECTIONS" },
 	[SINGLE_WRITER] = { "SINGLE-WRITER", COLUMN_BOOL, false, "one client at a time that may write" },
+	[RESIZE_RECONNECT] = { "RESIZE-RECONNECT", COLUMN_BOOL, false, "closes clients when it has grown" },
 	[ENGINE] = { "ENGINE", COLUMN_TEXT, false, "of a running one: what is so now" },
 	[THREADS] = { "THREADS", COLUMN_NUMBER, false, "request loops" },
 	[MEMORY] = { "MEMORY", COLUMN_SIZE, false, "for requests in flight" },
@@ -161,6 +162,7 @@ static void add_settings(struct table *t, const struct export_settings *s)
 	table_set_number(t, MAX_CONNECTIONS, s->max_connections);
 	table_set_number(t, MAX_PER_SOURCE, s->max_per_source);
 	table_set_bool(t, SINGLE_WRITER, s->single_writer);
+	table_set_bool(t, RESIZE_RECONNECT, s->resize_reconnect);
 	table_set_text(t, ENGINE, engine_word(s->engine));
 	table_set_number(t, THREADS, s->threads);
 	table_set_number(t, MEMORY, export_settings_memory(s));

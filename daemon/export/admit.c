@@ -2,7 +2,6 @@
 #include "export/admit.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -286,35 +285,6 @@ bool admit_reserve(struct link *link, const struct channel_reserve *reserve)
 	return link_send(link, &answer);
 }
 
-/* A connected stream socket of a kind that clients come by, or a sentence. */
-static const char *socket_fault(int fd)
-{
-	struct sockaddr_storage peer;
-	socklen_t len = sizeof peer;
-	int domain, type, size = sizeof(int);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, (socklen_t *) &size) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, (socklen_t *) &size) < 0)
-		return "what was handed over is not a socket";
-	if (type != SOCK_STREAM || (domain != AF_UNIX && domain != AF_INET && domain != AF_INET6 &&
-	                            domain != AF_VSOCK))
-		return "what was handed over is not a stream socket of a kind that clients have";
-	/* A client that left meanwhile is no fault: its end comes with the first receive. */
-	if (getpeername(fd, (struct sockaddr *) &peer, &len) < 0 && errno != ENOTCONN)
-		return "the socket that was handed over has no peer";
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &type, (socklen_t *) &size) == 0 && type)
-		return "the socket that was handed over is a listening one";
-	return NULL;
-}
-
-/* io_uring waits by itself on a blocking socket; on others it would report EAGAIN. */
-static int make_blocking(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	return flags < 0 ? -errno : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
-}
-
 static void let_in(struct reservation *r, struct admitted *who, int *fd)
 {
 	struct admission *a = r->link->admission;
@@ -348,11 +318,11 @@ static enum reason try_hand_off(struct reservation *r, int *fd, const char **ret
 	*ret_sentence = "the hand-off came too late";
 	if (r->expired)
 		return REASON_TOKEN_UNKNOWN;
-	*ret_sentence = socket_fault(*fd);
+	*ret_sentence = link_client_fault(*fd);
 	if (*ret_sentence)
 		return REASON_PROTOCOL;
 	*ret_sentence = "the export is out of memory";
-	who = make_blocking(*fd) < 0 ? NULL : calloc(1, sizeof *who);
+	who = link_make_blocking(*fd) < 0 ? NULL : calloc(1, sizeof *who);
 	if (!who)
 		return REASON_LIMIT;
 	let_in(r, who, fd);

@@ -127,5 +127,9 @@ uint16_t offer_flags_for(const struct export *export, const struct channel_reser
 int link_accept(struct admission *a);
 bool link_introduce(struct link *link);
 void link_close(struct link *link, const char *why);
+/* What was handed over: NULL for a connected stream socket of a kind that clients come by. */
+const char *link_client_fault(int fd);
+/* io_uring waits by itself on a blocking socket; on others it would report EAGAIN.  -errno */
+int link_make_blocking(int fd);
 /* False, and the link is marked to be closed, when the negotiator does not take it. */
 bool link_send(struct link *link, const struct channel_record *record);

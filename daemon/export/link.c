@@ -3,6 +3,7 @@
  * One negotiator's connection: records in and out.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,33 @@ bool link_introduce(struct link *link)
 	}
 	r = (struct channel_record) { .type = CHANNEL_READY };
 	return ok && link_send(link, &r);
+}
+
+const char *link_client_fault(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof peer;
+	int domain, type, size = sizeof(int);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, (socklen_t *) &size) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, (socklen_t *) &size) < 0)
+		return "what was handed over is not a socket";
+	if (type != SOCK_STREAM || (domain != AF_UNIX && domain != AF_INET && domain != AF_INET6 &&
+	                            domain != AF_VSOCK))
+		return "what was handed over is not a stream socket of a kind that clients have";
+	/* A client that left meanwhile is no fault: its end comes with the first receive. */
+	if (getpeername(fd, (struct sockaddr *) &peer, &len) < 0 && errno != ENOTCONN)
+		return "the socket that was handed over has no peer";
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &type, (socklen_t *) &size) == 0 && type)
+		return "the socket that was handed over is a listening one";
+	return NULL;
+}
+
+int link_make_blocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 ? -errno : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 /* NULL, or why the link must end. */
