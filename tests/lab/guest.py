@@ -3,6 +3,7 @@
 
     stack               what undoes the rest, in reverse order
     export(label, path) an export by a hand-written file
+    drop_in(unit, text) as `systemctl edit` makes one
     loop(size)          a loop device; linear(name) a device-mapper device on one
     scsi()              a disk that can be taken away and come back
 """
@@ -17,6 +18,7 @@ import nbd
 import pytest
 
 EXPORTS = pathlib.Path("/etc/nbd-export/exports.d")
+UNITS = pathlib.Path("/run/systemd/system")
 MIB = 1 << 20
 PATIENCE = 60                               # all is emulated
 
@@ -74,6 +76,22 @@ def connect(label):
     return handle
 
 
+class Load:
+    """fio, which writes and reads at random, and verifies."""
+
+    def __init__(self, label, *more):
+        self.child = subprocess.Popen(
+            ["fio", "--name=load", "--ioengine=nbd", f"--uri=nbd://localhost/{label}",
+             "--rw=randrw", "--bs=16k", "--iodepth=32", "--verify=crc32c",
+             "--verify_state_save=0", *more],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end(self):
+        """(exit status, what it said)"""
+        said, _ = self.child.communicate(timeout=PATIENCE)
+        return self.child.returncode, said
+
+
 @pytest.fixture
 def stack():
     with contextlib.ExitStack() as opened:
@@ -99,6 +117,21 @@ def export(stack):
         run("systemctl", "daemon-reload")
 
     return add
+
+
+@pytest.fixture
+def drop_in(stack):
+    """drop_in(unit, text): as `systemctl edit` makes one."""
+
+    def make(unit, text):
+        folder = UNITS / f"{unit}.d"
+        folder.mkdir(parents=True)
+        (folder / "test.conf").write_text(text)
+        stack.callback(run, "systemctl", "daemon-reload")
+        stack.callback(run, "rm", "-r", folder)
+        run("systemctl", "daemon-reload")
+
+    return make
 
 
 @pytest.fixture
