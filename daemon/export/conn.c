@@ -158,6 +158,7 @@ void conn_retire(struct conn *conn, enum reason reason)
 {
 	if (conn->retired || conn->dead)
 		return;
+	conn->is_cut = conn->size > conn->export->device.size;
 	conn->retired = reason;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->retired_at);
 	conn_unsettle(conn);

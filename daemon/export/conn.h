@@ -94,6 +94,7 @@ struct conn {
 
 	bool ending;                    /* in order: no more requests are read */
 	_Atomic enum reason retired;    /* it shall leave, as in a drain of its own; or REASON_NONE */
+	bool is_cut;                    /* since its export has lost a part that it was offered */
 	struct timespec retired_at;
 	_Atomic bool dead;              /* at once: nothing is sent or started any more */
 	enum reason reason;
@@ -130,13 +131,17 @@ static inline bool conn_shall_leave(const struct conn *conn)
 }
 
 /*
- * Whether its requests then get no answer, rather than ESHUTDOWN: with simple replies, as Linux's own
- * driver is a client.  It makes an I/O error of any answer but success, for whoever reads or writes, while
- * a request without one it sends again over its next connection.
+ * Whether its requests then get no answer, rather than ESHUTDOWN: with simple replies, as Linux's
+ * own driver is a client.  It makes an I/O error of any answer but success, for whoever reads or
+ * writes, while a request without one it sends again over its next connection.  Where the device
+ * is gone, or a part of it, there is nothing to send it again to: that is told.
  */
 static inline bool conn_leaves_unanswered(const struct conn *conn)
 {
-	return conn->mode == NBD_MODE_SIMPLE && conn_shall_leave(conn);
+	if (conn->mode != NBD_MODE_SIMPLE)
+		return false;
+	return conn->loop->draining ? conn->loop->drain_reason != REASON_DEVICE :
+	                              conn->retired != REASON_NONE && !conn->is_cut;
 }
 
 /* A sentence for ESHUTDOWN then; NULL while its requests are served. */
