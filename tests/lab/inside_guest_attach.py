@@ -85,9 +85,11 @@ class Server:
         self.child = None
 
     def command(self):
+        ours = ["nbdctl", "serve", f"db={self.path}", "--listen", f"{self.host}:{self.port}"]
         if self.kind == "nbdctl":
-            return ["nbdctl", "serve", f"db={self.path}", "--listen", f"{self.host}:{self.port}",
-                    "--insecure-listen"]
+            return [*ours, "--insecure-listen"]
+        if self.kind == "tls":
+            return [*ours, "--tls", KEYS / "server", "--tls-required"]
         if self.kind == "qemu-nbd":
             return ["qemu-nbd", "-f", "raw", "-t", "-e", "8", "-b", self.host, "-p", self.port,
                     "-x", "db", self.path]
@@ -303,6 +305,44 @@ def test_attaching_and_detaching_leaves_nothing_behind(server):
     assert sorted(path.name for path in pathlib.Path("/sys/block").glob("nbd*")) == before
     wait_for(lambda: not run("ss", "-Htn", "state", "established", "dport", "=", f":{made.port}"),
              "end of the connections")
+
+
+# Over TLS
+
+KEYS = pathlib.Path("/root/keys")
+TLS = pathlib.Path("/etc/nbd-export/tls")
+
+
+@pytest.fixture
+def keys(stack):
+    """nbd-tls has what it takes to be a client."""
+    for path in (KEYS / "client").iterdir():
+        run("install", "-m", "600", path, TLS)
+        stack.callback((TLS / path.name).unlink)
+    stack.callback(run, "systemctl", "stop", "nbd-tls.socket", "nbd-tls.service")
+    run("systemctl", "start", "nbd-tls.socket")
+
+
+def test_a_device_is_attached_over_tls_and_outlives_server_and_nbd_tls(keys, server, kept):
+    made = server("tls")
+    device = kept(f"nbds://{made.host}:{made.port}/db", Connections=2, Timeout=2,
+                  DeadConnectionTimeout=120)
+    use(device)
+    with Writer(device, FEW) as writer:
+        writer.wait_for_more(10)
+        made.kill()
+        wait_for(lambda: live() == 0, "loss")
+        made.start()
+        wait_for(lambda: live() == 2, "reconnection")
+        writer.wait_for_more(10)
+        before = times_restored()
+        run("systemctl", "kill", "--signal=KILL", "nbd-tls.service")
+        wait_for(lambda: times_restored() > before and live() == 2, "sessions by the next one")
+        writer.wait_for_more(10)
+    assert writer.failed == []
+    writer.check(device)
+    run("systemctl", "stop", "nbd-attach@test.service")
+    writer.check(made.path)
 
 
 # nbd-attach@.service
