@@ -25,11 +25,11 @@ LIMIT = 900                                 # seconds for each boot, on a very b
 
 # Arguments: whether the counts are long ones, and keys, as there is nothing in the guest to make some.
 SCRIPT = f"""
-mkdir -m 700 /root/keys
-base64 -d <<<"$2" | tar -xzC /root/keys
 cd /lab/tree/tests/lab
 pytest() {{ python3 -B -m pytest -rA -q --color=no --durations=10 -p no:cacheprovider "$@"; }}
 [ "$LAB_BOOT" = 1 ] || {{ pytest {INSIDE[1].name}; exit; }}
+mkdir -m 700 /root/keys
+base64 -d <<<"$2" | tar -xzC /root/keys
 LONG=$1 pytest {INSIDE[0].name}
 python3 -B {INSIDE[1].name} && touch /lab/again
 """

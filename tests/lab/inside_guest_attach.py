@@ -93,12 +93,7 @@ class Server:
         if self.kind == "qemu-nbd":
             return ["qemu-nbd", "-f", "raw", "-t", "-e", "8", "-b", self.host, "-p", self.port,
                     "-x", "db", self.path]
-        if self.kind == "nbdkit":
-            return ["nbdkit", "-f", "-i", self.host, "-p", self.port, "file", self.path]
-        settings = self.folder / "nbd-server.conf"
-        settings.write_text(f"[generic]\nlistenaddr={self.host}\nport={self.port}\n"
-                            f"[db]\nexportname={self.path}\nflush=true\nfua=true\n")
-        return ["nbd-server", "-C", settings, "-p", self.folder / "pid"]    # a daemon
+        return ["nbdkit", "-f", "-i", self.host, "-p", self.port, "file", self.path]
 
     @property
     def uri(self):
@@ -113,22 +108,14 @@ class Server:
         wait_for(self.answers, f"{self.kind}: {(self.folder / 'log').read_text()}")
 
     def answers(self):
-        assert not self.child.poll(), (self.folder / "log").read_text()
-        if self.kind == "nbd-server" and not self.pid():
-            return False            # who comes while it becomes a daemon is never answered
+        assert self.child.poll() is None, (self.folder / "log").read_text()
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 5):
             return True
         return False
 
-    def pid(self):
-        if self.kind != "nbd-server":
-            return self.child.pid
-        path = self.folder / "pid"
-        return int(path.read_text() or 0) if path.exists() else 0
-
     def kill(self):
         """With all that it started: nothing of it answers any more."""
-        pids = [self.pid(), *children_of(self.pid())]
+        pids = [self.child.pid, *children_of(self.child.pid)]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -207,7 +194,7 @@ def test_the_driver_is_loaded_only_when_that_is_asked_for(server):
     assert the_only()["state"] == "attached"
 
 
-@pytest.mark.parametrize("kind", ["nbdctl", "qemu-nbd", "nbdkit", "nbd-server"])
+@pytest.mark.parametrize("kind", ["nbdctl", "qemu-nbd", "nbdkit"])
 def test_a_file_system_lives_on_an_export_of_any_server(server, kind):
     made = server(kind)
     device = attach(made.uri)
