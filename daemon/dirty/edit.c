@@ -54,7 +54,7 @@ static int check(struct work *work, const struct edit_rule *rule, struct bitmap_
 	if (edit->held && !tracker->held)
 		return edit_refuse(work, ETIMEDOUT, "changes are not held any more");
 	if (edit->group[0] && tracker->settings.decided(edit->group) != GROUP_UNDECIDED)
-		return edit_refuse(work, ENOENT, "this export does not see what the group agrees by");
+		return edit_refuse(work, ENOENT, "this export does not see what the group agrees by (NBD_EXPORT_GROUPS)");
 	if (tracker->settings.read_only && edit->kind != EDIT_DELTA && rule->makes)
 		return edit_refuse(work, EROFS, "a read-only export has nothing to record");
 	r = check_granularity(work);
