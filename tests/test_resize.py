@@ -56,9 +56,9 @@ class Held:
         client.sock = self.sock
         self.sock.sendall(self.later.data[:6000])
 
-    def finish(self):
+    def finish(self, answers=2):
         self.sock.sendall(self.later.data[6000:])
-        return [self.client.wait(cookie) for cookie in self.cookies]
+        return [self.client.wait(cookie) for cookie in self.cookies[:answers]]
 
 
 # Grown -----------------------------------------------------------------------------------
@@ -180,7 +180,9 @@ def test_a_device_that_has_shrunk_is_told_loudly_and_its_clients_are_closed(
     assert offered(ours).size == 4 * MIB
     told(export, "has shrunk from 8 MiB to 4 MiB")
     for client, held in zip(clients, writes):
-        assert [answer.error for answer in held.finish()] == [0, wire.ESHUTDOWN]
+        # With simple replies the READ has no answer: Linux's driver sends it again.
+        wanted = [0] if mode == wire.SIMPLE else [0, wire.ESHUTDOWN]
+        assert [answer.error for answer in held.finish(len(wanted))] == wanted
         ended(client)
     for _ in grants:
         ours.expect(GONE, reason=REASON["resized"])
