@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -237,6 +238,49 @@ def test_a_file_system_that_vanishes_costs_no_truth(
     assert 0 in here.dirty("b")
     here.write(MIB)
     assert {0, 16} <= here.dirty("b")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "lost"])
+def test_a_file_system_whose_device_takes_no_writes_any_more_costs_no_truth(
+        tracked, file_disk, mounted, cleanup, disk_folder, on_error):  # noqa: F811
+    """Of older kernels, ext4 tells of that once; a sync that is tried again succeeds."""
+    below, saved = mounted("tmpfs", size=48 * MIB), disk_folder / "saved"
+    image, folder = below / "image", below / "folder"
+    folder.mkdir()
+    image.touch()
+    os.truncate(image, 32 * MIB)
+    run(needs_program("mkfs.ext4"), "-q", "-F", image)
+    run("mount", "-o", "loop", image, folder)
+    cleanup.callback(subprocess.run, ["umount", folder], check=False)
+    here = tracked(file_disk(SIZE), store=folder / "bitmaps", OnBitmapError=on_error, Bitmap="b",
+                   **NARROW)
+    here.bitmap("clear", "b")
+    here.write(0)
+    before = here.image()
+    run("sync", "--file-system", folder)
+    shutil.copyfile(image, saved)
+    punch(image, 0, 32 * MIB)
+    full = fill_up(below)
+    answers = []
+    with here.client() as client:
+        deadline = time.monotonic() + 2.5               # it tries again each second
+        for at in itertools.cycle(range(0, SIZE, 256 * KIB)):
+            answers.append(client.write_error(at, b"y" * 512))
+            if time.monotonic() > deadline:
+                break
+    assert any(answers), "changes without a record of them"
+    here.kill()
+    here.server.lossy = True
+    here.stop()
+    run("umount", folder)
+    full.unlink()
+    shutil.copyfile(saved, image)
+    run("mount", "-o", "loop", image, folder)
+    changed = differing(before, here.image())
+    here.start()
+    assert changed <= here.dirty("b")
+    here.stop()
+    run("umount", folder)
 
 
 # Changes by others

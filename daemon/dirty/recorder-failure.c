@@ -50,23 +50,54 @@ static void lose_all(struct catalogue *catalogue, const char *reason)
 	catalogue->recording = NO_AREA;
 }
 
+static int sync_folder(const char *file)
+{
+	char path[PATH_MAX];
+	int fd, r;
+
+	(void) snprintf(path, sizeof path, "%s", file);
+	fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = fsync(fd) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+/*
+ * Whether what was done in the folder is durable.  A sync alone does not tell: on ext4 it fails for
+ * whoever asks first, and then succeeds, although nothing is written any more.  But a file system
+ * that has failed takes no changes: one before the sync, and one after it.
+ */
+static int make_removal_durable(const char *path)
+{
+	char probe[PATH_MAX];
+	int fd, r;
+
+	if (snprintf(probe, sizeof probe, "%s.gone", path) >= (int) sizeof probe)
+		return -ENAMETOOLONG;
+	if (unlink(probe) < 0 && errno != ENOENT)
+		return -errno;
+	fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	r = sync_folder(path);
+	if (unlink(probe) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
 /* The last resort: without a file, the next start counts everything as dirty. */
 static int take_store_away(struct tracker *tracker)
 {
-	char path[PATH_MAX], *folder;
-	int fd, r;
+	int r;
 
 	if (tracker->settings.medium)
 		return -EIO;
 	if (unlink(tracker->path) < 0 && errno != ENOENT)
 		return -errno;
-	(void) snprintf(path, sizeof path, "%s", tracker->path);
-	folder = dirname(path);
-	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
+	r = make_removal_durable(tracker->path);
 	tracker->gone = r == 0;
 	return r;
 }
