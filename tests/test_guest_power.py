@@ -74,7 +74,7 @@ while [ ! -e stop ]; do                             # edits that are cut off, to
 	nbdctl checkpoint create passing ext4,xfs || true
 	nbdctl checkpoint delete ext4 passing || true
 	nbdctl checkpoint delete xfs passing || true
-done
+done >>edits 2>&1
 """
 
 
@@ -121,8 +121,9 @@ class Guest:
 
     def said(self):
         log = (self.folder / "console.log").read_text(errors="replace")
-        journal = self.share / "journal"
-        return log[-4000:] + (journal.read_text()[-6000:] if journal.exists() else "")
+        return log[-4000:] + "".join((self.share / name).read_text(errors="replace")[-6000:]
+                                     for name in ("edits", "journal")
+                                     if (self.share / name).exists())
 
     def cut(self, rng):
         """SIGKILL of QEMU, and each disk forgets.  How many sectors were not flushed."""
@@ -132,10 +133,18 @@ class Guest:
         return sum(disk.cut(rng) for disk in self.disks.values())
 
     def power_off(self):
+        """Once checkpoints of both have been made after the last cut."""
         (self.share / "go").write_text("last")
+        self.wait_for("ready")
+        before = self.n_edits()
+        wait_until(lambda: self.n_edits() > before, f"a checkpoint\n{self.said()}", LIMIT)
         (self.share / "stop").touch()
         assert self.child.wait(LIMIT) == 0, self.said()
         self.child = None
+
+    def n_edits(self):
+        edits = self.share / "edits"
+        return edits.read_text().count("made checkpoint passing of xfs") if edits.exists() else 0
 
     def end(self):
         if self.child:
