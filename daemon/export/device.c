@@ -16,12 +16,17 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/device-identity.h"
 #include "base/log.h"
 #include "export/queue.h"
 
 /* Linux's page cache miscounts SEEK_DATA in the last page below 2^63 and finds nothing there. */
 #define SEEK_TRUSTED ((uint64_t) INT64_MAX - (2u << 20))
+
+/* How long a device may be in use before that is an error, and how often it is tried. */
+#define BUSY_USEC (1 * USEC_PER_SEC)
+#define BUSY_PAUSE_USEC 20000
 
 /* Opens what `path_fd` (O_PATH) names once more, with the flags that I/O needs. */
 static int reopen(int path_fd, int flags)
@@ -205,7 +210,8 @@ static int open_all(struct device *dev, const struct export_settings *s, struct 
 	return 0;
 }
 
-int device_open(struct device *dev, const struct export_settings *settings, struct failure *why)
+static int try_open(struct device *dev, const struct export_settings *settings,
+                    struct failure *why)
 {
 	int r;
 
@@ -219,6 +225,21 @@ int device_open(struct device *dev, const struct export_settings *settings, stru
 	r = open_all(dev, settings, why);
 	if (r < 0)
 		device_close(dev);
+	return r;
+}
+
+/* An export that was killed holds its device until the kernel has taken its ring down, which may be
+ * after its process has gone and we were started in its place. */
+int device_open(struct device *dev, const struct export_settings *settings, struct failure *why)
+{
+	const struct timespec pause = { .tv_nsec = BUSY_PAUSE_USEC * 1000 };
+	uint64_t until = monotonic_us() + BUSY_USEC;
+	int r;
+
+	while ((r = try_open(dev, settings, why)) == -EBUSY && monotonic_us() < until) {
+		*why = (struct failure) { 0 };
+		(void) nanosleep(&pause, NULL);
+	}
 	return r;
 }
 
