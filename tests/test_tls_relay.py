@@ -22,7 +22,7 @@ import pytest
 
 import tlschannel
 from certificates import SERVER, day
-from conftest import BUILD, MIB, needs_program, needs_root
+from conftest import BUILD, MIB, needs_program, needs_root, run
 from nbdchannel import record_bytes
 from nbdwire import PATIENCE
 from test_abuse import is_sanitized
@@ -597,6 +597,54 @@ def test_renewed_keys_can_come_in_another_folder(start_tls, keys, authority, tmp
     plain.close()
     assert before != after
     channel.close()
+
+
+def reload_of_unit(keys, renewed):
+    """What the unit does before it sends SIGHUP, for these folders and this user."""
+    unit = (BUILD / "units/nbd-tls.service").read_text()
+    command = re.search(r"ExecReload=\+/bin/sh -ec '(.*)'", unit)[1].replace("$$", "$")
+    runtime = re.search(r"--renewed=(\S+)", unit)[1]
+    script = re.sub(r"cd \S+;", f"cd {keys};", command).replace(runtime, str(renewed))
+    run("sh", "-ec", script.replace("-o nbd-tls -g nbd-tls ", ""))
+
+
+def test_keys_that_were_withdrawn_do_not_come_back(start_tls, authority, tmp_path):
+    """Though the folder of the start still has them."""
+    keys = put_keys(tmp_path / "keys", authority, server=False)
+    renewed, etc = tmp_path / "renewed", tmp_path / "etc"
+    renewed.mkdir()
+    shutil.copytree(keys, etc)
+    program = start_tls(keys, f"--renewed={renewed}")
+    channel = program.channel()
+    assert channel.hello.can == PSK
+    (etc / "psk.keys").unlink()
+    reload_of_unit(etc, renewed)
+    program.child.send_signal(signal.SIGHUP)
+    assert channel.expect(HELLO).can == 0
+    program.logged("keys were read again: no keys")
+    client, server = tcp_pair()
+    with client:
+        channel.start(server)
+        with contextlib.suppress(ssl.SSLError, OSError):
+            context(authority).wrap_socket(client, server_hostname="localhost")
+        assert channel.expect(FAILED).reason == "tls-handshake-failed"
+    shutil.copy(keys / "psk.keys", etc)
+    reload_of_unit(etc, renewed)
+    program.child.send_signal(signal.SIGHUP)
+    assert channel.expect(HELLO).can == PSK
+    channel.close()
+
+
+def test_a_ca_without_secrets_beside_it_is_renewed_too(start_tls, authority, tmp_path):
+    """That of a host which only attaches."""
+    keys, renewed = tmp_path / "keys", tmp_path / "renewed"
+    for folder in (keys, renewed):
+        folder.mkdir()
+    shutil.copy(authority.certificate, keys / "ca-cert.pem")
+    program = start_tls(keys, f"--renewed={renewed}")
+    (renewed / "ca-cert.pem").write_text("nonsense")
+    program.child.send_signal(signal.SIGHUP)
+    program.logged("renewed/ca-cert.pem")
 
 
 def refused_to_start(tmp_path, credentials):

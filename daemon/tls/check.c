@@ -153,7 +153,7 @@ static int check_use(struct check *c, const struct credentials_folder *folder, s
 
 	if (r < 0)
 		return r;
-	r = credentials_read(folder, &credentials, &fault);
+	r = credentials_read(folder, false, &credentials, &fault);
 	if (r == 0)
 		credentials_unref(credentials);
 	if (r == 0 || c->n_wrong)

@@ -220,6 +220,11 @@ static int read_psk(const struct credentials_folder *folder, struct credentials 
 	return 0;
 }
 
+static bool is_empty(const struct credentials *c)
+{
+	return !(c->can & (TLS_CAN_X509 | TLS_CAN_PSK)) && !c->client;
+}
+
 static int fill(const struct credentials_folder *folder, struct credentials *c,
                 struct failure *why)
 {
@@ -232,17 +237,11 @@ static int fill(const struct credentials_folder *folder, struct credentials *c,
 		r = read_ca(folder, c, why);
 	if (r == 0)
 		r = read_psk(folder, c, why);
-	if (r == 0)
-		r = read_client(folder, c, why);
-	if (r == 0 && !(c->can & (TLS_CAN_X509 | TLS_CAN_PSK)) && !c->client)
-		return fail_plain(why, ENOKEY, "there are no keys in %s: it wants server-cert.pem "
-		                  "with server-key.pem, or psk.keys; ca-cert.pem to attach exports",
-		                  folder->path);
-	return r;
+	return r == 0 ? read_client(folder, c, why) : r;
 }
 
-int credentials_read(const struct credentials_folder *folder, struct credentials **ret,
-                     struct failure *why)
+int credentials_read(const struct credentials_folder *folder, bool may_be_empty,
+                     struct credentials **ret, struct failure *why)
 {
 	struct credentials *c = calloc(1, sizeof *c);
 	int r;
@@ -251,6 +250,10 @@ int credentials_read(const struct credentials_folder *folder, struct credentials
 		return fail(why, ENOMEM, "cannot read keys");
 	c->n_refs = 1;
 	r = fill(folder, c, why);
+	if (r == 0 && !may_be_empty && is_empty(c))
+		r = fail_plain(why, ENOKEY, "there are no keys in %s: it wants server-cert.pem "
+		               "with server-key.pem, or psk.keys; ca-cert.pem to attach exports",
+		               folder->path);
 	c->priority = c->can & TLS_CAN_PSK ? psk_priority : plain_priority;
 	if (r < 0)
 		credentials_unref(c);
@@ -288,5 +291,6 @@ void credentials_describe(const struct credentials *c, char *ret, size_t size)
 	if (c->can & TLS_CAN_X509 && gmtime_r(&c->not_after, &tm))
 		strftime(date, sizeof date, "%Y-%m-%d", &tm);
 	snprintf(ret, size, "%s%s%s%s", *date ? "certificate valid until " : "", date,
-	         *date && c->keys.n ? ", " : "", c->keys.n ? "pre-shared keys" : "");
+	         *date && c->keys.n ? ", " : "", c->keys.n ? "pre-shared keys" :
+	         is_empty(c) ? "no keys" : "");
 }

@@ -41,8 +41,9 @@ struct credentials {
 /* What holds for all sets, from the system's policy.  Once, before the sandbox. */
 int credentials_prepare(struct failure *why);
 
-int credentials_read(const struct credentials_folder *folder, struct credentials **ret,
-                     struct failure *why);
+/* A folder without keys is refused with ENOKEY, or else makes a set of none, which can nothing. */
+int credentials_read(const struct credentials_folder *folder, bool may_be_empty,
+                     struct credentials **ret, struct failure *why);
 
 struct credentials *credentials_ref(struct credentials *c);
 void credentials_unref(struct credentials *c);

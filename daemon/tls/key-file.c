@@ -49,12 +49,12 @@ int credentials_folder_open(const char *path, struct credentials_folder *ret, st
 	return 0;
 }
 
-bool credentials_folder_has_keys(const struct credentials_folder *folder)
+bool credentials_folder_has_files(const struct credentials_folder *folder)
 {
 	for (size_t i = 0; folder->fd >= 0 && i < ARRAY_LEN(files); i++) {
-		AUTO_FD fd = files[i].secret ? open_file(folder, (enum key_file) i) : -1;
+		AUTO_FD fd = open_file(folder, (enum key_file) i);
 
-		if (files[i].secret && (fd >= 0 || errno != ENOENT))
+		if (fd >= 0 || errno != ENOENT)
 			return true;            /* what else is wrong is said when it is read */
 	}
 	return false;

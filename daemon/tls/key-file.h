@@ -28,8 +28,8 @@ struct credentials_folder {
 int credentials_folder_open(const char *path, struct credentials_folder *ret,
                             struct failure *why);
 
-/* Whether there are keys in it. */
-bool credentials_folder_has_keys(const struct credentials_folder *folder);
+/* Whether one of the files is there, even an empty one: then what is missing has been withdrawn. */
+bool credentials_folder_has_files(const struct credentials_folder *folder);
 
 /* A file's text; terminated, for good measure.  Empty when there is no such file. */
 struct key_text {

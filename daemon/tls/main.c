@@ -42,7 +42,7 @@ static void print_help(void)
 	       "by 'nbdctl serve', which pass the listening socket (LISTEN_FDS).\n\n"
 	       "  --credentials=DIR  folder of server-cert.pem, server-key.pem, ca-cert.pem,\n"
 	       "                     ca-crl.pem and psk.keys ($CREDENTIALS_DIRECTORY)\n"
-	       "  --renewed=DIR      folder to read instead at a reload, if there are keys in it\n"
+	       "  --renewed=DIR      folder to read instead, if one of the files is in it\n"
 	       "  --check            tell what is wrong with the files, and exit\n"
 	       "  --host=NAME        with --check: the certificate must be for this host\n"
 	       "  --within=DAYS      with --check: tell of what expires so soon (30)\n"

@@ -195,8 +195,9 @@ void server_close(struct server *server)
 int server_read_keys(struct server *server, struct failure *why)
 {
 	struct credentials *c;
-	int r = credentials_read(credentials_folder_has_keys(&server->renewed) ?
-	                         &server->renewed : &server->folder, &c, why);
+	bool is_reload = server->credentials;
+	int r = credentials_read(credentials_folder_has_files(&server->renewed) ?
+	                         &server->renewed : &server->folder, is_reload, &c, why);
 
 	if (r < 0)
 		return r;
