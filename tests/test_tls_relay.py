@@ -478,6 +478,24 @@ def test_who_does_not_read_is_not_read_and_the_other_direction_goes_on(channel, 
         assert received(client, sent) == b"\0" * sent
 
 
+def test_a_client_that_does_not_take_the_last_words_is_given_up(start_tls, keys, authority):
+    channel = start_tls(keys, "--last-words=300").channel()
+
+    def small_pair():
+        client, server = unix_pair()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+        return client, server
+
+    client, record, plain = connect(channel, context(authority), small_pair)
+    with client:
+        plain.sendall(b"x" * 400_000)
+        began = time.monotonic()
+        plain.close()
+        channel.expect(ENDED, session=record.session, reason="tls-timeout")
+        assert time.monotonic() - began > 0.25
+    channel.close()
+
+
 def pumps(channel, size, every, priority):
     """Both ends of a session, busy in both directions; seconds that it took."""
     assert os.access(PUMP, os.X_OK), f"{PUMP} is not built"

@@ -31,6 +31,7 @@ struct arguments {
 	const char *renewed;
 	const char *sandbox_check;
 	struct check_wishes wishes;
+	unsigned last_words;
 	bool check, debug;
 };
 
@@ -52,7 +53,7 @@ static void print_help(void)
 }
 
 enum { OPT_CREDENTIALS = 256, OPT_RENEWED, OPT_DEBUG, OPT_CHECK, OPT_HOST, OPT_WITHIN,
-       OPT_SANDBOX_CHECK, OPT_HELP, OPT_VERSION };
+       OPT_SANDBOX_CHECK, OPT_LAST_WORDS, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
 	{ "credentials", required_argument, NULL, OPT_CREDENTIALS },
@@ -63,6 +64,8 @@ static const struct option options[] = {
 	{ "debug", no_argument, NULL, OPT_DEBUG },
 	/* For the tests: enter the sandbox, then try to open a file. */
 	{ "sandbox-check", required_argument, NULL, OPT_SANDBOX_CHECK },
+	/* For the tests: milliseconds until a client that takes nothing is given up. */
+	{ "last-words", required_argument, NULL, OPT_LAST_WORDS },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ 0 },
@@ -76,23 +79,27 @@ static int bad_usage(const char *what)
 	return EXIT_USAGE;
 }
 
+static int take_number(const char *usage, unsigned *ret)
+{
+	char *end;
+	unsigned long number = strtoul(optarg, &end, 10);
+
+	if (*optarg < '0' || *optarg > '9' || *end || number > INT_MAX)
+		return bad_usage(usage);
+	*ret = (unsigned) number;
+	return -1;
+}
+
 /* The same of --check's own. */
 static int take_wish(int option, struct check_wishes *wishes)
 {
-	char *end;
-	unsigned long days;
-
 	if (option == OPT_HOST) {
 		if (wishes->n_hosts == CHECK_HOSTS_MAX)
 			return bad_usage("--host= is given too often");
 		wishes->host[wishes->n_hosts++] = optarg;
 		return -1;
 	}
-	days = strtoul(optarg, &end, 10);
-	if (*optarg < '0' || *optarg > '9' || *end || days > INT_MAX)
-		return bad_usage("--within= takes a number of days");
-	wishes->within_days = (unsigned) days;
-	return -1;
+	return take_number("--within= takes a number of days", &wishes->within_days);
 }
 
 /* One option.  -1 to go on, or what to exit with. */
@@ -117,6 +124,8 @@ static int take_argument(int option, struct arguments *args)
 	case OPT_SANDBOX_CHECK:
 		args->sandbox_check = optarg;
 		return -1;
+	case OPT_LAST_WORDS:
+		return take_number("--last-words= takes a number of ms", &args->last_words);
 	case OPT_HELP:
 		print_help();
 		return EXIT_SUCCESS;
@@ -134,7 +143,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 
 	*ret = (struct arguments) {
 		.credentials = getenv("CREDENTIALS_DIRECTORY"),
-		.wishes.within_days = CHECK_WITHIN_DAYS,
+		.wishes.within_days = CHECK_WITHIN_DAYS, .last_words = SERVER_LAST_WORDS,
 	};
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		r = take_argument(option, ret);
@@ -267,6 +276,7 @@ static int prepare(struct server *server, const struct arguments *args, struct f
 {
 	int r = take_listener(server, why);
 
+	server->last_words = args->last_words;
 	raise_limits(server);
 	if (r == 0)
 		r = prepare_event(server, why);

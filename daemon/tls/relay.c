@@ -198,6 +198,15 @@ static bool is_done(const struct session *session)
 	return session->plain_closed && !session->out && (session->in_shut || session->plain.gone);
 }
 
+/* Nobody counts it any more once the other program is gone, so its client's time is limited. */
+static void limit_last_words(struct session *session)
+{
+	if (!session->plain.gone || session->deadline != UINT64_MAX)
+		return;
+	session->deadline = session->worker->now + session->worker->last_words;
+	worker_expect(session->worker, session->deadline);
+}
+
 bool relay_turn(struct session *session)
 {
 	relay_out(session);
@@ -209,6 +218,7 @@ bool relay_turn(struct session *session)
 		session_end(session, REASON_DISCONNECT, "the session is over");
 		return false;
 	}
+	limit_last_words(session);
 	return (session->out ? session->client.writable :
 	        session->plain.readable && !session->plain_closed) ||
 	       (session->in ? session->plain.writable :

@@ -149,7 +149,7 @@ int server_start_workers(struct server *server, struct failure *why)
 	n = n < 1 ? 1 : n > (long) SERVER_MAX_WORKERS ? (long) SERVER_MAX_WORKERS : n;
 	while (server->n_workers < (unsigned) n) {
 		struct worker *worker = &server->workers[server->n_workers++];
-		int r = worker_init(worker, &server->news, why);
+		int r = worker_init(worker, &server->news, server->last_words, why);
 
 		if (r == 0)
 			r = worker_start(worker, why);

@@ -17,6 +17,7 @@
 
 #define SERVER_MAX_WORKERS 4u
 #define SERVER_MAX_LINKS 16u
+#define SERVER_LAST_WORDS 60000u        /* milliseconds */
 
 /* A client whose handshake goes on. */
 struct handshake {
@@ -63,6 +64,7 @@ struct server {
 	struct worker workers[SERVER_MAX_WORKERS];
 	unsigned n_workers;
 	unsigned max_sessions;          /* for which there are descriptors */
+	unsigned last_words;            /* milliseconds; see struct worker */
 	struct mailbox news;
 	bool has_news;                  /* the mailbox has been made */
 	sd_event_source *hearing;

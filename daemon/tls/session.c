@@ -165,6 +165,9 @@ void session_expired(struct session *session)
 	if (session->state == SESSION_HANDSHAKE)
 		session_fail(session, REASON_TLS_TIMEOUT,
 		             "the TLS handshake took longer than %u ms", session->patience);
+	else if (session->state == SESSION_RELAY)
+		session_end(session, REASON_TLS_TIMEOUT, "it did not take what was said last "
+		            "within %u ms", session->worker->last_words);
 	session->state = SESSION_OVER;
 }
 

@@ -75,7 +75,7 @@ void session_free(struct session *session);
 /* One turn in each direction.  Whether there may be more to do at once. */
 bool session_turn(struct session *session);
 
-/* Its deadline has passed. */
+/* Its deadline has passed: of the handshake, of what was said last, of lingering. */
 void session_expired(struct session *session);
 
 /* Its client was given up. */

@@ -16,12 +16,15 @@
 #define EVENTS 64
 #define SPARE_MAX 8u            /* buffers that are kept for the next session */
 
-int worker_init(struct worker *worker, struct mailbox *news, struct failure *why)
+int worker_init(struct worker *worker, struct mailbox *news, unsigned last_words,
+                struct failure *why)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	int r;
 
-	*worker = (struct worker) { .news = news, .epoll = -1, .next_deadline = UINT64_MAX };
+	*worker = (struct worker) {
+		.news = news, .last_words = last_words, .epoll = -1, .next_deadline = UINT64_MAX,
+	};
 	TAILQ_INIT(&worker->sessions);
 	TAILQ_INIT(&worker->ready);
 	SLIST_INIT(&worker->spare);

@@ -73,6 +73,8 @@ struct worker {
 	struct mailbox *news;           /* the main thread's */
 	int epoll;
 	bool stopping;
+	unsigned last_words;            /* milliseconds for a client to take what the other program
+	                                 * said last */
 	atomic_uint n_sessions;         /* all that it has not freed */
 
 	struct session_list sessions;
@@ -90,7 +92,8 @@ struct worker {
 	uint8_t *plain;                 /* what is to be encrypted next */
 };
 
-int worker_init(struct worker *worker, struct mailbox *news, struct failure *why);
+int worker_init(struct worker *worker, struct mailbox *news, unsigned last_words,
+                struct failure *why);
 
 /* The thread inherits the sandbox as far as it has been entered. */
 int worker_start(struct worker *worker, struct failure *why);
