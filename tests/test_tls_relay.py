@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ import pytest
 
 import tlschannel
 from certificates import SERVER, day
-from conftest import BUILD, MIB, needs_program, needs_root, run
+from conftest import BUILD, MIB, needs_program, needs_root, run, wait_until
 from nbdchannel import record_bytes
 from nbdwire import PATIENCE
 from test_abuse import is_sanitized
@@ -309,6 +310,27 @@ def test_a_thousand_handshakes_that_stall_keep_nobody_waiting(authority, program
         for client in clients:
             client.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_of_clients_that_failed_only_so_many_linger(program):
+    """Each stays open, and so would the sockets of nbd-tls, for seconds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    most = 256 * min(os.sysconf("SC_NPROCESSORS_ONLN"), 4)
+    channel = program.channel()
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        poll = select.poll()
+        for _ in range(most + 100):
+            client, server = unix_pair()
+            stack.enter_context(client)
+            channel.start(server)
+            client.sendall(b"IHAVEOPT")
+            channel.expect(FAILED, reason="tls-handshake-failed")
+            poll.register(client, 0)
+        wait_until(lambda: len(poll.poll(0)) >= 100, "100 that do not linger",
+                   patience=2)
+    channel.close()
 
 
 def test_there_are_no_more_sessions_than_descriptors(start_tls, keys):

@@ -84,6 +84,7 @@ void session_begin(struct session *session, struct worker *worker)
 void session_free(struct session *session)
 {
 	if (session->worker) {
+		session->worker->n_lingering -= session->lingers;
 		worker_give_back(session->worker, &session->out);
 		worker_give_back(session->worker, &session->in);
 	}
@@ -96,16 +97,25 @@ void session_free(struct session *session)
 }
 
 /* Says the last words, and waits for the client to have read them: a socket that is closed with
- * bytes unread takes those on their way along. */
+ * bytes unread takes those on their way along.  Not for so many that they take the room of others. */
 static void begin_linger(struct session *session)
 {
+	struct worker *worker = session->worker;
+
 	end_close(&session->plain);
-	worker_give_back(session->worker, &session->in);
-	session->state = SESSION_LINGER;
-	session->deadline = session->worker->now + LINGER_MSEC;
-	worker_expect(session->worker, session->deadline);
+	worker_give_back(worker, &session->in);
+	session->state = SESSION_OVER;
 	if (session->broken || session->client.fd < 0)
-		session->state = SESSION_OVER;
+		return;
+	if (worker->n_lingering >= WORKER_MAX_LINGERING) {
+		(void) transport_flush(session);
+		return;
+	}
+	session->state = SESSION_LINGER;
+	session->deadline = worker->now + LINGER_MSEC;
+	worker_expect(worker, session->deadline);
+	session->lingers = true;
+	worker->n_lingering++;
 }
 
 static void tell_end(struct session *session, enum news_kind kind, enum reason reason,

@@ -32,6 +32,7 @@ struct session {
 	TAILQ_ENTRY(session) in_sessions;
 	TAILQ_ENTRY(session) in_ready;
 	bool is_ready;
+	bool lingers;                   /* counted by the worker */
 	struct worker *worker;
 	enum session_state state;
 	uint64_t number;

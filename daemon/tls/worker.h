@@ -19,6 +19,7 @@
 #include "wire/tls-channel.h"
 
 #define WORKER_BATCH (128u << 10)       /* bytes taken from a socket at once */
+#define WORKER_MAX_LINGERING 256u
 #define BUFFER_SIZE (WORKER_BATCH + (32u << 10))        /* ... and what encryption adds, or a
                                                          * record whose beginning came before */
 
@@ -79,6 +80,7 @@ struct worker {
 
 	struct session_list sessions;
 	struct session_list ready;      /* have something to do */
+	unsigned n_lingering;
 	uint64_t now;                   /* CLOCK_MONOTONIC, milliseconds */
 	uint64_t next_deadline;         /* none is earlier; UINT64_MAX: there is none */
 
