@@ -223,6 +223,19 @@ def test_revoking_takes_a_key_away(site, tls):
     assert "neither" in tls("revoke", "nobody", site, status=1).stderr
 
 
+def test_revoking_leaves_the_key_of_a_longer_name(site, tls):
+    """What stands before an identity's colon may be the name of another."""
+    keys = site / "psk.keys"
+    longer = f"site:alice:{PSK_KEY}\n"
+    keys.write_text(longer)
+    assert "neither" in tls("revoke", "site", site, status=1).stderr
+    assert keys.read_text() == longer
+    tls("client", "site", site, "--psk")
+    assert keys.read_text().startswith(longer + "site:")
+    tls("revoke", "site", site)
+    assert keys.read_text() == longer
+
+
 def test_qemu_and_libnbd_find_a_clients_files(site, tmp_path, cleanup, file_disk):
     """By their own names; the server is QEMU's, which looks for the same names as ours."""
     needs_program("qemu-nbd")

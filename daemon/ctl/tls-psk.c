@@ -12,13 +12,15 @@
 
 #define KEY_BYTES 32u
 
-/* Where the line of `name` begins; NULL if there is none. */
+/* Where the line of `name` begins; NULL if there is none.  A line's last colon is before the key, as in
+ * nbd-tls: an identity may have some. */
 static char *find_line(char *text, const char *name)
 {
 	size_t len = strlen(name);
 
 	for (char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL)
-		if (strncmp(line, name, len) == 0 && line[len] == ':')
+		if (strncmp(line, name, len) == 0 && line[len] == ':' &&
+		    strcspn(line + len + 1, ":") >= strcspn(line + len + 1, "\n"))
 			return line;
 	return NULL;
 }
