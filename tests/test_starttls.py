@@ -121,6 +121,21 @@ def test_without_a_ca_clients_need_no_certificate(bench, start_tls, authority, t
     assert reserve.identity == "" and reserve.tls.startswith("TLS1.3 ")
 
 
+def test_a_ca_that_vanishes_at_a_reload_lets_nobody_in(bench, nbd_tls, keys, authority):
+    bench.export()
+    begin(bench, nbd_tls.path, TLS="require")
+    starttls(bench.client(), context(authority, authority.alice))
+    (keys / "ca-cert.pem").unlink()
+    (keys / "ca-crl.pem").unlink()
+    nbd_tls.child.send_signal(signal.SIGHUP)
+    nbd_tls.logged("read again: certificate valid until .*, no CA to check clients with")
+    for pair in (None, authority.alice):
+        with pytest.raises((ssl.SSLError, Closed, ConnectionError)):
+            starttls(bench.client(), context(authority, pair)).list()
+    nbd_tls.logged("showed no certificate")
+    nbd_tls.logged("CN=alice.*was refused")
+
+
 @pytest.mark.parametrize("setting, pair, lets_in", [
     (None, None, False), (None, "alice", True), ("required", None, False),
     ("optional", None, True), ("optional", "alice", True), ("optional", "expired", False),

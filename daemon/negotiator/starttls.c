@@ -55,7 +55,8 @@ static uint8_t wanted_certificate(const struct server *server)
 	case N_CLIENT_CERTIFICATES:
 		break;
 	}
-	return server->tls.can & TLS_CAN_VERIFY ? TLS_CERTIFICATE_REQUIRED : TLS_CERTIFICATE_OFF;
+	/* A CA that has vanished since lets nobody in who would have needed a certificate. */
+	return server->tls.has_verified ? TLS_CERTIFICATE_REQUIRED : TLS_CERTIFICATE_OFF;
 }
 
 /* How much of the time for the whole handshake is left. */

@@ -174,6 +174,7 @@ static const char *on_hello(struct tls_link *link, const struct tls_record *reco
 	(void) bytes;
 	(void) fd;
 	link->can = record->hello.can;
+	link->has_verified |= (link->can & TLS_CAN_VERIFY) != 0;
 	link->state = TLS_LINK_READY;
 	ask_again(link, waits_for_hello);
 	return NULL;

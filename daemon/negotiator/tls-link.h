@@ -73,6 +73,7 @@ struct tls_link {
 	sd_event_source *io;
 	sd_event_source *timer;
 	uint8_t can;                    /* TLS_CAN_*, in TLS_LINK_READY */
+	bool has_verified;              /* TLS_CAN_VERIFY was among them, at some time */
 	uint32_t last_request;
 	struct list waits;              /* oldest first */
 	struct refusal failure;         /* why it could not be reached, told again until */

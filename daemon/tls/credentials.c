@@ -290,7 +290,8 @@ void credentials_describe(const struct credentials *c, char *ret, size_t size)
 
 	if (c->can & TLS_CAN_X509 && gmtime_r(&c->not_after, &tm))
 		strftime(date, sizeof date, "%Y-%m-%d", &tm);
-	snprintf(ret, size, "%s%s%s%s", *date ? "certificate valid until " : "", date,
+	snprintf(ret, size, "%s%s%s%s%s", *date ? "certificate valid until " : "", date,
 	         *date && c->keys.n ? ", " : "", c->keys.n ? "pre-shared keys" :
-	         is_empty(c) ? "no keys" : "");
+	         is_empty(c) ? "no keys" : "",
+	         *date && !(c->can & TLS_CAN_VERIFY) ? ", no CA to check clients with" : "");
 }
