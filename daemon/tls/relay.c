@@ -73,7 +73,7 @@ static bool take_oddity(struct session *session, ssize_t n, size_t before)
 		return false;
 	}
 	if (gnutls_error_is_fatal((int) n)) {
-		deliver(session);               /* what came whole is whole */
+		deliver(session);       /* what came whole, as far as it is taken at once */
 		if (session->client_closed || session->broken)
 			end_by_client(session); /* also in the middle of a record */
 		else
