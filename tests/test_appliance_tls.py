@@ -181,6 +181,22 @@ def test_bad_keys_at_a_reload_leave_the_old_ones(secured):
     secured.run("systemctl", "reload", TLS)
 
 
+def test_keys_that_are_gone_at_a_reload_are_withdrawn(secured):
+    """Even all of them, though systemd keeps those of the start."""
+    assert comes_in(secured, "web1", "bob")
+    names = ["server-cert.pem", "server-key.pem", "ca-cert.pem", "ca-crl.pem", "psk.keys"]
+    old = [(name, secured.read(f"{KEYS}/{name}").decode()) for name in names]
+    for name in names:
+        secured.path(f"{KEYS}/{name}").unlink()
+    secured.run("systemctl", "reload", TLS)
+    secured.wait_for(lambda: "keys were read again: no keys" in secured.journal(50), "the reload")
+    assert not comes_in(secured, "web1", "bob") and not comes_in(secured, "web1", "alice")
+    put(secured, KEYS, *old)
+    secured.run("systemctl", "reload", TLS)
+    secured.wait_for(lambda: comes_in(secured, "web1", "bob"), "the old keys")
+    assert comes_in(secured, "web1", "alice")
+
+
 def test_a_restart_of_nbd_tls_ends_its_clients_and_no_others(secured):
     clear, alice = connect(secured, "web1"), connect(secured, "web1", "alice")
     secured.run("systemctl", "restart", TLS)
