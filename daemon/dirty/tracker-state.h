@@ -120,6 +120,13 @@ bool recorder_round(struct tracker *tracker);
 /* Writes back all pages that are ahead, durably.  The store failed: see recorder_store_failed(). */
 int recorder_write_back(struct tracker *tracker, struct failure *why);
 
+/* The same for the pages of some regions, which are in order. */
+int recorder_write_back_regions(struct tracker *tracker, const uint32_t *list, uint32_t n_list,
+                                struct failure *why);
+
+/* A long change's granules, durably: nothing has to be armed for it. */
+int recorder_record_exactly(struct tracker *tracker, struct change *change, struct failure *why);
+
 /* Disarms nothing, forgets what is armed: for a delta that begins with no change under way. */
 int recorder_forget_armed(struct tracker *tracker, struct failure *why);
 
