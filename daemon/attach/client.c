@@ -196,7 +196,8 @@ int client_negotiate(int fd, const char *name, const struct client_limits *limit
 
 /* The same over TLS: the plain end takes the place of *fd. */
 static int negotiate_over_tls(int *fd, const struct nbd_uri *uri,
-                              const struct client_limits *limits, struct export_facts *ret, struct failure *why)
+                              const struct client_limits *limits, struct export_facts *ret,
+                              struct failure *why)
 {
 	struct handshake h = { .stream = { .fd = *fd, .limits = limits }, .name = uri->name };
 	int r = greet(&h, why);

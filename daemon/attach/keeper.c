@@ -351,8 +351,9 @@ int keeper_attach(struct keeper *k, struct failure *why)
 	if (r < 0)
 		return fail(why, -r, "cannot watch /dev/nbd%d", k->device.index);
 	log_event(EVENT_DEVICE_ATTACHED, NULL,
-	          "/dev/nbd%d is %.200s, %llu bytes, %u connection%s%s", k->device.index, k->wishes->uri.text, (unsigned long long) k->device.size,
-	          k->device.connections, k->device.connections == 1 ? "" : "s",
+	          "/dev/nbd%d is %.200s, %llu bytes, %u connection%s%s", k->device.index,
+	          k->wishes->uri.text, (unsigned long long) k->device.size, k->device.connections,
+	          k->device.connections == 1 ? "" : "s",
 	          k->device.was_there ? "; it was attached already" : "");
 	if (k->device.was_there) {      /* nobody knows how many of them live */
 		k->dead = k->device.connections;
