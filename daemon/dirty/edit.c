@@ -419,6 +419,17 @@ int tracker_resolve(struct tracker *tracker, struct failure *why)
 	return r;
 }
 
+/* Whoever has decided asks for this, and forgets the decision once all have seen it. */
+static int resolve_all(struct tracker *tracker, struct edit *edit)
+{
+	int r = tracker_resolve(tracker, &edit->why);
+
+	if (r == 0 && tracker_has_pending(tracker))
+		r = fail_plain(&edit->why, EAGAIN, "what was decided about a checkpoint of several "
+		               "exports cannot be read yet");
+	return r;
+}
+
 static int hold(struct tracker *tracker, struct edit *edit)
 {
 	struct work work = { .tracker = tracker, .edit = edit };
@@ -452,7 +463,7 @@ void tracker_carry_out(struct tracker *tracker, struct edit *edit)
 	else if (edit->kind == EDIT_RELEASE)
 		edit->result = release(tracker);
 	else if (edit->kind == EDIT_RESOLVE)
-		edit->result = tracker_resolve(tracker, &edit->why);
+		edit->result = resolve_all(tracker, edit);
 	else
 		edit->result = carry_out(tracker, edit);
 }

@@ -139,7 +139,8 @@ enum edit_kind {
 	EDIT_MERGE,                     /* name gets what the `sources` show now, too */
 	EDIT_DELTA,                     /* name: a frozen one of what changed from checkpoint
 	                                 * sources[0] to sources[1], or until now without that */
-	EDIT_RESOLVE,                   /* checkpoints of groups become what has been decided */
+	EDIT_RESOLVE,                   /* checkpoints of groups become what has been decided; -EAGAIN:
+	                                 * not all, since that cannot be read yet */
 	EDIT_HOLD,                      /* stop changes, finish what is under way, flush the device; until
 	                                 * EDIT_RELEASE, or for ten seconds */
 	EDIT_RELEASE,

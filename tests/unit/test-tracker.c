@@ -537,7 +537,7 @@ static void prepare(struct rig *rig, bool dies)
 		CHECK_EQ("remove", edit(rig, EDIT_REMOVE, "c"), -ENOENT);
 		CHECK_EQ("the name", edit(rig, EDIT_ADD, "c"), -EEXIST);
 		CHECK_EQ("change", make_change(rig, 3 * GRANULE, 1), 0);
-		CHECK_EQ("not yet", edit(rig, EDIT_RESOLVE, ""), 0);
+		CHECK_EQ("not yet", edit(rig, EDIT_RESOLVE, ""), -EAGAIN);
 		CHECK_STR("hidden still", state_of(rig, "c"), "none");
 	}
 	if (dies && child == 0)
@@ -567,6 +567,24 @@ TEST(a_checkpoint_of_a_group_is_made_or_given_up_as_was_decided_also_after_a_cra
 			CHECK_EQ("the name is free", edit(&rig, EDIT_ADD, "c"), 0);
 		rig_down(&rig);
 	}
+}
+
+/* Whoever made it keeps what it has decided until each export has seen that. */
+TEST(a_checkpoint_of_a_group_whose_decision_cannot_be_read_waits_and_says_so)
+{
+	struct rig rig;
+
+	rig_up(&rig);
+	rig.settings.decided = decided;
+	prepare(&rig, false);
+	decision = GROUP_UNSEEN;
+	CHECK_EQ("unseen", edit(&rig, EDIT_RESOLVE, ""), -EAGAIN);
+	CHECK_STR("hidden still", state_of(&rig, "c"), "none");
+	decision = GROUP_COMMITTED;
+	CHECK_EQ("seen", edit(&rig, EDIT_RESOLVE, ""), 0);
+	CHECK_STR("made", state_of(&rig, "c"), "recording");
+	CHECK_EQ("nothing is left to see", edit(&rig, EDIT_RESOLVE, ""), 0);
+	rig_down(&rig);
 }
 
 TEST(armed_regions_that_nobody_records_are_forgotten)
