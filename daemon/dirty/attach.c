@@ -141,22 +141,20 @@ static void lose_all(struct tracker *tracker, struct catalogue *draft, const cha
 		          "%u bitmaps, until they are cleared", tracker->path, reason, draft->n_bitmaps);
 }
 
+/* In memory at once, whatever the store takes: each later commit has it. */
 void tracker_lose(struct tracker *tracker, const char *reason)
 {
-	struct catalogue *draft = tracker->has_store && !tracker->unusable ? draft_of(tracker) : NULL;
 	struct failure why = { 0 };
 
-	if (!draft)
+	if (!tracker->has_store)
 		return;
-	lose_all(tracker, draft, reason);
-	if (store_commit(&tracker->store, draft, &why) < 0) {
-		tracker->unusable = tracker->store.unsure;
+	lose_all(tracker, &tracker->store.catalogue, reason);
+	if (!tracker->unusable && store_commit(&tracker->store, &tracker->store.catalogue, &why) < 0) {
+		tracker->unusable = true;
 		recorder_store_failed(tracker, &why);
-	} else {
-		bitmaps_publish(tracker);
-		tracker->settings.changed(tracker->settings.userdata);
 	}
-	free(draft);
+	bitmaps_publish(tracker);
+	tracker->settings.changed(tracker->settings.userdata);
 }
 
 static void check_device(struct tracker *tracker, struct catalogue *draft)
@@ -467,6 +465,8 @@ void tracker_detach(struct tracker *tracker)
 	struct catalogue *draft;
 	int r;
 
+	if (tracker->has_store && tracker->unusable && !tracker->gone)  /* once more, for what was lost */
+		(void) store_commit(&tracker->store, &tracker->store.catalogue, &why);
 	if (!tracker->has_store || tracker->unusable || tracker->settings.read_only)
 		return;
 	draft = draft_of(tracker);

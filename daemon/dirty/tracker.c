@@ -322,6 +322,8 @@ void tracker_close(struct tracker *tracker)
 	if (tracker->runs)
 		pthread_join(tracker->thread, NULL);
 	assert(is_quiet(tracker) && !tracker->waiting);
+	if (tracker->shrank)
+		tracker_lose(tracker, "the device has shrunk");
 	tracker_detach(tracker);
 	release(tracker);
 }
