@@ -19,6 +19,8 @@
 #define UNDECIDED "undecided\n"
 #define COMMITTED "committed\n"
 #define WORD_LEN (sizeof UNDECIDED - 1)
+#define DIRECT_SIZE 4096                /* what a disk is read by */
+#define COMMIT_TRIES 4u
 
 static int beside(const char *state, char ret[static PATH_MAX])
 {
@@ -43,25 +45,51 @@ bool group_id_check(const char *id)
 	return strlen(id) == GROUP_ID_SIZE - 1 && id[strspn(id, "0123456789abcdef")] == '\0';
 }
 
-static bool says_committed(int fd)
+enum word { WORD_UNREADABLE, WORD_COMMITTED, WORD_OTHER };
+
+static enum word read_word(int fd)
 {
 	char word[WORD_LEN];
+	ssize_t n = pread(fd, word, sizeof word, 0);
 
-	return pread(fd, word, sizeof word, 0) == (ssize_t) sizeof word &&
-	       memcmp(word, COMMITTED, sizeof word) == 0;
+	if (n < 0)
+		return WORD_UNREADABLE;
+	return n == (ssize_t) sizeof word && memcmp(word, COMMITTED, sizeof word) == 0 ?
+	       WORD_COMMITTED : WORD_OTHER;
+}
+
+/*
+ * Past the page cache: after a sync that failed that shows what is not there, and the next sync
+ * succeeds.  File systems in memory, which cannot be asked so, have no medium.
+ */
+static bool medium_says_committed(int folder, const char *id)
+{
+	_Alignas(DIRECT_SIZE) char block[DIRECT_SIZE];
+	AUTO_FD fd = openat(folder, id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_DIRECT);
+	ssize_t n = fd < 0 ? -1 : pread(fd, block, sizeof block, 0);
+
+	if (n < 0)
+		return errno == EINVAL;
+	return n >= (ssize_t) WORD_LEN && memcmp(block, COMMITTED, WORD_LEN) == 0;
 }
 
 /* Not before the medium says so, too: a power cut must not take it back. */
-static enum group_decision read_decision(int fd)
+static enum group_decision committed(int folder, const char *id, int fd)
 {
-	if (says_committed(fd))
-		return fsync(fd) == 0 ? GROUP_COMMITTED : GROUP_UNSEEN;
-	if (flock(fd, LOCK_SH | LOCK_NB) < 0)
-		return GROUP_UNDECIDED;
-	/* Nobody can decide any more; somebody may have, just before. */
-	if (says_committed(fd))
-		return fsync(fd) == 0 ? GROUP_COMMITTED : GROUP_UNSEEN;
-	return GROUP_ABORTED;
+	return fsync(fd) == 0 && medium_says_committed(folder, id) ? GROUP_COMMITTED : GROUP_UNSEEN;
+}
+
+static enum group_decision read_decision(int folder, const char *id, int fd)
+{
+	enum word word = read_word(fd);
+
+	if (word == WORD_OTHER && flock(fd, LOCK_SH | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? GROUP_UNDECIDED : GROUP_UNSEEN;
+	if (word == WORD_OTHER)         /* nobody can decide any more; somebody may have, just before */
+		word = read_word(fd);
+	if (word == WORD_COMMITTED)
+		return committed(folder, id, fd);
+	return word == WORD_UNREADABLE ? GROUP_UNSEEN : GROUP_ABORTED;
 }
 
 enum group_decision group_look(const char *id)
@@ -79,7 +107,7 @@ enum group_decision group_look(const char *id)
 	fd = openat(folder, id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return errno == ENOENT ? GROUP_ABORTED : GROUP_UNSEEN;
-	return read_decision(fd);
+	return read_decision(folder, id, fd);
 }
 
 /* --- the one who makes it ------------------------------------------------- */
@@ -106,7 +134,7 @@ static void remove_undecided(const char *path)
 		AUTO_FD fd = group_id_check(entry->d_name) ?
 		             openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
 
-		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !says_committed(fd))
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && read_word(fd) == WORD_OTHER)
 			(void) unlinkat(dirfd(dir), entry->d_name, 0);
 	}
 	if (dir)
@@ -170,12 +198,19 @@ int group_begin(struct group *ret, struct failure *why)
 	return make_file(ret, folder, why);
 }
 
+/* What a failed sync has left in the page cache is written again with the next write. */
 int group_commit(struct group *group, struct failure *why)
 {
-	errno = EIO;
-	if (pwrite(group->fd, COMMITTED, WORD_LEN, 0) == (ssize_t) WORD_LEN && fsync(group->fd) == 0)
-		return 0;
-	return fail(why, errno, "cannot write %.300s", group->path);
+	int code = EIO;
+
+	for (unsigned i = 0; i < COMMIT_TRIES; i++) {
+		errno = EIO;
+		if (pwrite(group->fd, COMMITTED, WORD_LEN, 0) == (ssize_t) WORD_LEN &&
+		    fsync(group->fd) == 0)
+			return 0;
+		code = errno;
+	}
+	return fail(why, code, "cannot write %.300s", group->path);
 }
 
 void group_end(struct group *group, bool forget)

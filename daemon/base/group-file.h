@@ -4,8 +4,9 @@
  *
  * Whoever makes the checkpoint keeps the file locked until it has decided, and alone writes to it.
  * The exports only read: as long as it is locked nothing is decided; a file that is not there, or
- * that nobody holds and that does not say "committed", means that there is no checkpoint.  So the
- * decision is one write, and all come to the same one, whenever they look and whoever has died.
+ * that nobody holds and that does not say "committed", means that there is no checkpoint.  The word
+ * counts once it is on the medium, which is read past the page cache.  So the decision is one
+ * write, and all come to the same one, whenever they look and whoever has died.
  */
 #pragma once
 
@@ -45,7 +46,8 @@ struct group {
 /* Makes the file, durably, undecided and locked; removes those that others have left undecided. */
 int group_begin(struct group *ret, struct failure *why);
 
-/* From here on it is made.  After a failure it may be or not: each export finds out. */
+/* From here on it is made.  After a failure, which is not believed at once, it may be or not: each
+ * export finds out. */
 int group_commit(struct group *group, struct failure *why);
 
 /* Gives it up.  Without group_commit() it is aborted.  `forget`: everybody knows. */

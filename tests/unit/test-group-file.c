@@ -26,6 +26,22 @@ TEST(nothing_is_decided_until_the_word_is_there_or_the_lock_is_gone)
 	scratch_end(&scratch);
 }
 
+/* They have no medium, and may not be read past the page cache. */
+TEST(a_file_system_in_memory_is_believed)
+{
+	char folder[] = "/dev/shm/test-XXXXXX";
+	struct group group;
+	struct failure why = { 0 };
+
+	CHECK(mkdtemp(folder) && setenv("NBD_EXPORT_GROUPS", folder, 1) == 0);
+	CHECK_EQ("begin", group_begin(&group, &why), 0);
+	CHECK_EQ("undecided", group_look(group.id), GROUP_UNDECIDED);
+	CHECK_EQ("commit", group_commit(&group, &why), 0);
+	CHECK_EQ("committed", group_look(group.id), GROUP_COMMITTED);
+	group_end(&group, true);
+	CHECK(rmdir(folder) == 0);
+}
+
 TEST(who_dies_before_it_decides_has_given_up_and_leaves_nothing)
 {
 	struct scratch scratch = scratch_start();
