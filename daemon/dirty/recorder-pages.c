@@ -79,8 +79,15 @@ int recorder_record_exactly(struct tracker *tracker, struct change *change, stru
 	r = gather(tracker, delta, first, last + 1, &n, why);
 	if (r == 0 && n > 0)
 		r = write_pages(tracker, delta, n, why);
-	change->recorded = r == 0;
 	return r;
+}
+
+int recorder_announce_none(struct tracker *tracker, struct failure *why)
+{
+	const struct regions *regions = &tracker->regions;
+
+	return tracker->store.n_announced == 0 ? 0 :
+	       recorder_write_record(tracker, regions->armed, regions->n_armed, 0, why);
 }
 
 int recorder_write_back_regions(struct tracker *tracker, const uint32_t *list, uint32_t n_list,

@@ -190,6 +190,10 @@ static int record_long(struct tracker *tracker, struct change **changes, struct 
 	*changes = longs;               /* at the end: the others are armed together */
 	for (change = longs; change && r == 0; change = change->next)
 		r = recorder_record_exactly(tracker, change, why);
+	if (r == 0 && longs)
+		r = recorder_announce_none(tracker, why);
+	for (change = longs; change; change = change->next)
+		change->recorded = r == 0;
 	return r;
 }
 
@@ -225,7 +229,7 @@ static struct change *arm(struct tracker *tracker, struct change *changes)
 
 int recorder_forget_armed(struct tracker *tracker, struct failure *why)
 {
-	if (tracker->regions.n_armed > 0) {
+	if (tracker->regions.n_armed > 0 || tracker->store.n_announced > 0) {
 		int r = recorder_write_record(tracker, NULL, 0, 0, why);
 
 		if (r < 0)

@@ -124,8 +124,13 @@ int recorder_write_back(struct tracker *tracker, struct failure *why);
 int recorder_write_back_regions(struct tracker *tracker, const uint32_t *list, uint32_t n_list,
                                 struct failure *why);
 
-/* A long change's granules, durably: nothing has to be armed for it. */
+/* A long change's granules, durably: nothing has to be armed for it, but recorder_announce_none()
+ * called before it is made. */
 int recorder_record_exactly(struct tracker *tracker, struct change *change, struct failure *why);
+
+/* From here on a page that is damaged counts as dirty, instead of falling back to what it was before,
+ * which is right only where regions are armed. */
+int recorder_announce_none(struct tracker *tracker, struct failure *why);
 
 /* Disarms nothing, forgets what is armed: for a delta that begins with no change under way. */
 int recorder_forget_armed(struct tracker *tracker, struct failure *why);
