@@ -169,15 +169,13 @@ static void check_device(struct tracker *tracker, struct catalogue *draft)
 	draft->device_size = settings->size;
 }
 
-static void check_foreign_writes(struct tracker *tracker, struct catalogue *draft)
+static void check_foreign_writes(struct tracker *tracker, struct catalogue *draft,
+                                 const struct device_trace *now)
 {
 	struct subject about = { 0 };
-	struct device_trace now;
 	char reason[BITMAP_REASON_MAX + 1];
-	uint64_t sectors;
+	uint64_t sectors = trace_compare(&draft->trace, now);
 
-	trace_take(tracker->settings.device_fd, &now);
-	sectors = trace_compare(&draft->trace, &now);
 	if (sectors == 0)
 		return;
 	if (sectors == UINT64_MAX)
@@ -305,15 +303,20 @@ static int take_into_use(struct tracker *tracker, const struct store_recovery *f
                          struct failure *why)
 {
 	struct catalogue *draft = draft_of(tracker);
+	struct device_trace trace;
 	int r;
 
 	if (!draft)
 		return fail(why, ENOMEM, "%s", tracker->path);
 	tell_recovery(tracker, found, draft);
 	check_device(tracker, draft);
-	if (!found->unclean && !fresh)
-		check_foreign_writes(tracker, draft);
-	trace_take(tracker->settings.device_fd, &draft->trace);
+	if (found->unclean || fresh)
+		trace_take(tracker->settings.device_fd, &trace);
+	else {
+		trace_take_synced(tracker->settings.device_fd, &trace);
+		check_foreign_writes(tracker, draft, &trace);
+	}
+	draft->trace = trace;
 	r = add_missing(tracker, draft, fresh, why);
 	draft->attached = true;
 	draft->attached_at = tracker_real_time();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "dirty/trace.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,14 @@ void trace_take(int fd, struct device_trace *ret)
 		ret->changed_sec = last->tv_sec;
 		ret->changed_nsec = (uint32_t) last->tv_nsec;
 	}
+}
+
+void trace_take_synced(int fd, struct device_trace *ret)
+{
+	bool synced = fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS;  /* nothing to sync */
+
+	trace_take(fd, ret);
+	ret->known = ret->known && synced;
 }
 
 static bool same_life(const struct device_trace *then, const struct device_trace *now)
