@@ -403,18 +403,22 @@ static int begin_anew(struct tracker *tracker, const struct failure *cause, stru
 }
 
 /* A device that is larger than its store was made for gets a larger one. */
-static int grow_if_needed(struct tracker *tracker, struct failure *why)
+static int grow_if_needed(struct tracker *tracker, struct store_recovery *ret, struct failure *why)
 {
+	struct store_recovery found = { 0 };
 	bool grew = false;
-	int r = store_grow(tracker->path, &tracker->file.medium, tracker->settings.size, &grew, why);
+	int r = store_grow(tracker->path, &tracker->file.medium, tracker->settings.size, &grew, &found,
+	                   why);
 	char size[32];
 
 	file_medium_close(&tracker->file);    /* and its lock goes: the new file is another one */
 	format_size(tracker->settings.size, size, sizeof size);
-	if (grew)
-		log_event(EVENT_BITMAP_GROWN, NULL, "the device has grown to %s: what is new counts as "
-		          "changed in all bitmaps", size);
-	return r;
+	if (!grew)
+		return r;
+	*ret = found;
+	log_event(EVENT_BITMAP_GROWN, NULL, "the device has grown to %s: what is new counts as "
+	          "changed in all bitmaps", size);
+	return 0;
 }
 
 /* Of a folder that may not even be looked into; a store that is there and cannot be kept would
@@ -424,20 +428,21 @@ static bool may_do_without(const struct tracker *tracker, int r)
 	return r == -EACCES && !wants_bitmaps(tracker) && access(tracker->path, F_OK) < 0;
 }
 
-static int open_own_file(struct tracker *tracker, struct failure *why)
+/* What was found in a store that has given way to a larger one is in `ret`. */
+static int open_own_file(struct tracker *tracker, struct store_recovery *ret, struct failure *why)
 {
 	int r = open_file(tracker->path, &tracker->file, why);
 
 	if (r == 0)
-		r = grow_if_needed(tracker, why);
+		r = grow_if_needed(tracker, ret, why);
 	return r == 0 ? open_file(tracker->path, &tracker->file, why) : r;
 }
 
 int tracker_attach(struct tracker *tracker, struct failure *why)
 {
-	struct store_recovery found = { 0 };
+	struct store_recovery before = { 0 }, found = { 0 };
 	struct failure later = { 0 };
-	int r = tracker->settings.medium ? 0 : open_own_file(tracker, why);
+	int r = tracker->settings.medium ? 0 : open_own_file(tracker, &before, why);
 
 	if (r == -ENOENT)
 		return wants_bitmaps(tracker) ?
@@ -449,9 +454,11 @@ int tracker_attach(struct tracker *tracker, struct failure *why)
 	}
 	if (r == 0)
 		r = open_store(tracker, &found, why);
+	store_recovery_add(&found, &before);
 	if (r == -EBADMSG) {
 		struct failure cause = *why;
 
+		free(found.regions);
 		return begin_anew(tracker, &cause, why);
 	}
 	if (r == 0)

@@ -169,20 +169,31 @@ static int replace(const char *path, const struct store *store, uint64_t size, s
 }
 
 int store_grow(const char *path, struct medium *medium, uint64_t size, bool *ret_grew,
-               struct failure *why)
+               struct store_recovery *ret_found, struct failure *why)
 {
-	struct store_recovery found = { 0 };
 	struct store store;
-	int r = store_open(&store, medium, &found, why);
+	int r = store_open(&store, medium, ret_found, why);
 
 	*ret_grew = false;
 	if (r < 0)
 		return r;
-	free(found.regions);
 	if (known_size(&store) < size) {
 		r = replace(path, &store, size, why);
 		*ret_grew = r == 0;
 	}
 	store_close(&store);
+	if (!*ret_grew)
+		free(take_ptr(ret_found->regions));
 	return r;
+}
+
+void store_recovery_add(struct store_recovery *found, struct store_recovery *before)
+{
+	found->over_reported += before->over_reported;
+	found->n_torn_pages += before->n_torn_pages;
+	if (!found->regions) {
+		found->n_armed = before->n_armed;
+		found->regions = take_ptr(before->regions);
+	}
+	free_pointer(&before->regions);
 }

@@ -648,6 +648,32 @@ TEST(another_device_or_a_smaller_one_loses_and_a_larger_one_gains)
 	rig_down(&rig);
 }
 
+/* The larger store begins with nothing armed, and says still what the old one had. */
+TEST(a_device_that_has_grown_after_a_crash_tells_how_much_counts_as_changed)
+{
+	struct tracker_status status;
+	struct rig rig;
+	pid_t child;
+
+	rig_up(&rig);
+	make_sure(&rig);
+	CHECK_EQ("add", edit(&rig, EDIT_ADD, "b"), 0);
+	rig_close(&rig);
+	child = fork();
+	if (child == 0) {
+		make_sure(&rig);
+		_exit(make_change(&rig, 0, GRANULE));
+	}
+	CHECK(waitpid(child, NULL, 0) == child);
+	rig.settings.size = SIZE + 5 * GRANULE;
+	make_sure(&rig);
+	tracker_status(rig.tracker, &status);
+	CHECK_EQ("more than is known", status.over_reported, 2 * GRANULE);
+	CHECK_EQ("armed", status.n_armed, 0);
+	CHECK_EQ("a region, and what is new", dirty_granules(&rig, "b"), 7);
+	rig_down(&rig);
+}
+
 TEST(writes_by_others_between_two_runs_make_a_gap)
 {
 	struct rig rig;
