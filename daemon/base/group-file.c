@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,17 +113,42 @@ enum group_decision group_look(const char *id)
 
 /* --- the one who makes it ------------------------------------------------- */
 
+static int sync_folder(const char *path)
+{
+	AUTO_FD fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd >= 0 && fsync(fd) == 0 ? 0 : -errno;
+}
+
+/* Durably: what is in it is relied on. */
+static int make_folder(const char *path, mode_t mode, struct failure *why)
+{
+	char above[PATH_MAX];
+	int r;
+
+	if (mkdir(path, mode) < 0)
+		return errno == EEXIST || access(path, F_OK) == 0 ? 0 :
+		       fail(why, errno, "cannot make the folder %.300s", path);
+	(void) snprintf(above, sizeof above, "%s", path);
+	r = sync_folder(dirname(above));
+	return r == 0 ? 0 : fail(why, -r, "cannot make the folder %.300s", path);
+}
+
+/* Whoever may open a file in the last one may lock it.  Where exports have a user of their own it is
+ * there already, for its group (nbd-export.tmpfiles). */
 static int make_folders(const char *path, struct failure *why)
 {
+	mode_t last = geteuid() == 0 ? 0755 : 0700;
 	char part[PATH_MAX];
+	int r = 0;
 
-	for (const char *slash = strchr(path + 1, '/'); ; slash = strchr(slash + 1, '/')) {
+	for (const char *slash = strchr(path + 1, '/'); r == 0; slash = strchr(slash + 1, '/')) {
 		(void) snprintf(part, sizeof part, "%.*s", slash ? (int) (slash - path) : INT_MAX, path);
-		if (mkdir(part, 0755) < 0 && errno != EEXIST && access(part, F_OK) < 0)
-			return fail(why, errno, "cannot make the folder %.300s", part);
+		r = make_folder(part, slash ? 0755 : last, why);
 		if (!slash)
-			return 0;
+			break;
 	}
+	return r;
 }
 
 /* Those whose makers have died before they decided; nobody needs them to know that. */
@@ -152,13 +178,6 @@ static int make_id(char ret[static GROUP_ID_SIZE])
 	return 0;
 }
 
-static int sync_folder(const char *path)
-{
-	AUTO_FD fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd >= 0 && fsync(fd) == 0 ? 0 : -errno;
-}
-
 static int make_file(struct group *group, const char *folder, struct failure *why)
 {
 	int r;
@@ -170,14 +189,16 @@ static int make_file(struct group *group, const char *folder, struct failure *wh
 	if (group->fd < 0)
 		return fail(why, errno, "cannot make %.300s", group->path);
 	/* Whatever the mask: the exports have another user. */
-	r = fchmod(group->fd, 0644) == 0 && flock(group->fd, LOCK_EX) == 0 &&
+	r = fchmod(group->fd, 0644) == 0 && flock(group->fd, LOCK_EX | LOCK_NB) == 0 &&
 	    pwrite(group->fd, UNDECIDED, WORD_LEN, 0) == (ssize_t) WORD_LEN &&
 	    fsync(group->fd) == 0 ? 0 : -errno;
 	if (r == 0)
 		r = sync_folder(folder);
 	if (r == 0)
 		return 0;
-	(void) fail(why, -r, "cannot write %.300s", group->path);
+	(void) (r == -EWOULDBLOCK ?
+	        fail_plain(why, EBUSY, "%.300s: another process has locked it", group->path) :
+	        fail(why, -r, "cannot write %.300s", group->path));
 	group_end(group, true);
 	return r;
 }
