@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "attach/relied.h"
 #include "attach/settle.h"
 #include "base/attr.h"
 #include "base/log.h"
@@ -191,6 +192,7 @@ static int hand_over(struct nbd_driver *driver, const struct attach_wishes *wish
 	(void) snprintf(id.uri, sizeof id.uri, "%s", wishes->uri.text);
 	identity_format(&id, backend);
 	a->size = facts->size / SECTOR * SECTOR;
+	a->flags = facts->flags;
 	return nbd_driver_connect(driver, &setup, &a->index, why);
 }
 
@@ -247,6 +249,7 @@ int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
 		return attach_new(driver, wishes, limits, hold, ret, why);
 	*ret = (struct attached) { .index = state.index, .size = state.size, .was_there = true,
 	                           .connections = state.identity.connections };
+	ret->flags = relied_flags_of(SYS_BLOCK, ret->index, ret->connections);
 	return 0;
 }
 

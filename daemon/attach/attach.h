@@ -31,6 +31,7 @@ struct attach_wishes {
 struct attached {
 	int index;
 	uint64_t size;
+	uint16_t flags;                 /* of the server, or what the device shows of them */
 	uint32_t connections;
 	bool was_there;                 /* somebody had attached it so before */
 };

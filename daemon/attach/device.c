@@ -152,6 +152,22 @@ int nbd_check_unused(int index, struct failure *why)
 	return 0;
 }
 
+struct nbd_queue nbd_queue_read(const char *sys, int index)
+{
+	char cache[32] = "";
+
+	(void) read_attribute(sys, index, "queue/write_cache", cache, sizeof cache);
+	return (struct nbd_queue) {
+		.block_size = (uint32_t) read_number(sys, index, "queue/logical_block_size"),
+		.maximum = read_number(sys, index, "queue/max_sectors_kb") * 1024,
+		.read_only = read_number(sys, index, "ro") != 0,
+		.flushes = strcmp(cache, "write back") == 0,
+		.fua = read_number(sys, index, "queue/fua") != 0,
+		.discards = read_number(sys, index, "queue/discard_max_bytes") != 0,
+		.writes_zeroes = read_number(sys, index, "queue/write_zeroes_max_bytes") != 0,
+	};
+}
+
 int nbd_limit_requests(const char *sys, int index, uint32_t maximum, struct failure *why)
 {
 	uint64_t now = read_number(sys, index, "queue/max_sectors_kb");

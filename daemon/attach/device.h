@@ -34,5 +34,14 @@ int nbd_index_of(const char *path, int *ret, struct failure *why);
 /* -EBUSY and a sentence when somebody has it mounted, or uses it otherwise. */
 int nbd_check_unused(int index, struct failure *why);
 
+/* How the block layer is set to use a device; zeroes where it is not known. */
+struct nbd_queue {
+	uint32_t block_size;
+	uint64_t maximum;                       /* bytes of a READ or WRITE */
+	bool read_only, flushes, fua, discards, writes_zeroes;
+};
+
+struct nbd_queue nbd_queue_read(const char *sys, int index);
+
 /* Keeps requests within what a server takes at once; only ever makes them smaller. */
 int nbd_limit_requests(const char *sys, int index, uint32_t maximum, struct failure *why);

@@ -14,6 +14,7 @@
 #include <systemd/sd-device.h>
 
 #include "attach/backoff.h"
+#include "attach/relied.h"
 #include "attach/watch-note.h"
 #include "base/attr.h"
 #include "base/clock.h"
@@ -33,15 +34,9 @@ struct keeper {
 	struct held_sockets sockets;
 	struct attached device;
 	uint32_t dead;                  /* connections, of device.connections */
-	bool knows_flags;
-	uint16_t flags;                 /* that the kernel counts on */
 	char backend[ATTACH_IDENTITY_MAX];
 	struct failure last;            /* why it could not reconnect, as it was logged */
 };
-
-/* What the kernel has set itself up for, and a server that came back must still have. */
-#define RELIED_ON (NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | \
-                   NBD_FLAG_SEND_WRITE_ZEROES)
 
 static void tell(struct keeper *k)
 {
@@ -76,23 +71,12 @@ static struct client_limits limits_of(const struct keeper *k)
 /* --- reconnecting ------------------------------------------------------------------------ */
 
 /* Whether the kernel may go on with what the server now has. */
-static int check_same(struct keeper *k, const struct export_facts *now, struct failure *why)
+static int check_same(const struct keeper *k, const struct export_facts *now, struct failure *why)
 {
-	uint64_t size = now->size / 512 * 512;
+	const struct relied relied = { .size = k->device.size, .flags = k->device.flags,
+	                               .connections = k->device.connections };
 
-	if (size < k->device.size)
-		return fail_plain(why, EIO, "the export has shrunk from %llu to %llu bytes",
-		                  (unsigned long long) k->device.size, (unsigned long long) size);
-	if (!k->knows_flags) {
-		k->flags = now->flags;
-		k->knows_flags = true;
-	}
-	if (k->flags & ~now->flags & RELIED_ON)
-		return fail_plain(why, EIO, "the server can less than before: its flags were %#x "
-		                  "and are %#x", k->flags, now->flags);
-	if (now->flags & ~k->flags & NBD_FLAG_READ_ONLY && !k->wishes->read_only)
-		return fail_plain(why, EROFS, "the export has become read-only");
-	return 0;
+	return relied_check(&relied, SYS_BLOCK, k->device.index, now, why);
 }
 
 /* One connection to the kernel.  Its device grows when all connections are new. */
