@@ -170,7 +170,7 @@ int nbd_driver_reconfigure(struct nbd_driver *driver, int index, uint64_t size, 
 	struct kernel_verdict verdict;
 	int r;
 
-	assert(n_sockets > 0 && n_sockets <= NBD_MAX_SOCKETS);
+	assert((n_sockets > 0 || size) && n_sockets <= NBD_MAX_SOCKETS);
 	if (!message)
 		return fail(why, ENOMEM, "netlink");
 	r = kernel_ask(&driver->link, nlmsg_hdr(message), NULL, NULL, &verdict, why);

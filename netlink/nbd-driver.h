@@ -48,9 +48,9 @@ int nbd_driver_connect(struct nbd_driver *driver, const struct nbd_setup *setup,
                        struct failure *why);
 
 /*
- * Gives a connected device sockets in place of those that died, and another size unless 0.  The
- * kernel says nothing about a socket for which no dead one is found; it lets go of it.  `backend`
- * must be what the device was connected with.
+ * Gives a connected device sockets in place of those that died, and another size unless 0; one of
+ * both at least.  The kernel says nothing about a socket for which no dead one is found; it lets go
+ * of it.  `backend` must be what the device was connected with.  -EINVAL: it is not connected.
  */
 int nbd_driver_reconfigure(struct nbd_driver *driver, int index, uint64_t size, const int *sockets,
                            size_t n_sockets, const char *backend, struct failure *why);

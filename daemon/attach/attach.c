@@ -226,7 +226,7 @@ static int attach_new(struct nbd_driver *driver, const struct attach_wishes *wis
 		settle_stop(settle);
 	}
 	for (uint32_t i = 0; r == 0 && hold && i < a.connections; i++)
-		held_sockets_add(hold, take_fd(&fds[i]));
+		held_sockets_add(hold, take_fd(&fds[i]), a.size);
 	close_all(fds, a.connections);
 	if (r == 0)
 		*ret = a;

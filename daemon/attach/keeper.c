@@ -2,7 +2,8 @@
 /*
  * Attaches with patience, and hands the kernel new connections.  The kernel tells of each
  * connection that dies, once; how many are dead is counted here.  A keeper that did not hear it
- * all makes as many as there are: the kernel lets go of those for which it has no use.
+ * all makes as many as there are: the kernel lets go of those for which it has no use, and they
+ * are closed.
  */
 #include "attach/keeper.h"
 
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <systemd/sd-device.h>
 
 #include "attach/backoff.h"
@@ -33,7 +36,9 @@ struct keeper {
 	struct backoff backoff;
 	struct held_sockets sockets;
 	struct attached device;
-	uint32_t dead;                  /* connections, of device.connections */
+	uint32_t dead;                  /* connections, of device.connections; at most */
+	bool counted;                   /* and no fewer: all that died were heard */
+	uint32_t restored;              /* since that was told */
 	char backend[ATTACH_IDENTITY_MAX];
 	struct failure last;            /* why it could not reconnect, as it was logged */
 };
@@ -79,33 +84,69 @@ static int check_same(const struct keeper *k, const struct export_facts *now, st
 	return relied_check(&relied, SYS_BLOCK, k->device.index, now, why);
 }
 
-/* One connection to the kernel.  Its device grows when all connections are new. */
+/* The kernel gives a socket that it uses a deadline for sending, where requests have one. */
+enum taken { TAKEN, LET_GO, NOT_KNOWN };
+
+static enum taken was_taken(const struct keeper *k, int fd)
+{
+	struct timeval deadline = { 0 };
+	socklen_t len = sizeof deadline;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &deadline, &len) < 0)
+		return NOT_KNOWN;
+	if (deadline.tv_sec || deadline.tv_usec)
+		return TAKEN;
+	return k->wishes->timeout ? LET_GO : NOT_KNOWN;
+}
+
+/* The device has what all its connections have; older ones than ours may have less. */
+static void grow(struct keeper *k)
+{
+	struct failure why = { 0 };
+	uint64_t size;
+
+	if (!held_sockets_least(&k->sockets, k->device.connections, &size) ||
+	    size <= k->device.size)
+		return;
+	if (nbd_driver_reconfigure(&k->driver, k->device.index, size, NULL, 0,
+	                           *k->backend ? k->backend : NULL, &why) < 0) {
+		log_warning("/dev/nbd%d does not grow: %s", k->device.index, why.text);
+		return;
+	}
+	log_notice("/dev/nbd%d has grown to %llu bytes", k->device.index,
+	           (unsigned long long) size);
+	k->device.size = size;
+}
+
+/* One connection to the kernel, if it has use for it. */
 static int replace_one(struct keeper *k, struct failure *why)
 {
 	const struct client_limits limits = limits_of(k);
 	struct export_facts facts;
 	AUTO_FD fd = -1;
-	uint64_t size;
-	bool grows;
-	int r = client_connect(&k->wishes->uri, &limits, &fd, &facts, why);
+	enum taken taken;
+	int r;
 
+	(void) held_sockets_abort_dead(&k->sockets);
+	r = client_connect(&k->wishes->uri, &limits, &fd, &facts, why);
 	if (r == 0)
 		r = check_same(k, &facts, why);
 	if (r < 0)
 		return r;
 	(void) held_sockets_abort_dead(&k->sockets);    /* before this acknowledges anything */
-	size = facts.size / 512 * 512;
-	grows = size > k->device.size && k->dead == k->device.connections;
-	r = nbd_driver_reconfigure(&k->driver, k->device.index, grows ? size : 0, &fd, 1,
+	r = nbd_driver_reconfigure(&k->driver, k->device.index, 0, &fd, 1,
 	                           *k->backend ? k->backend : NULL, why);
-	if (r == 0)
-		held_sockets_add(&k->sockets, take_fd(&fd));
-	if (r == 0 && grows) {
-		log_notice("/dev/nbd%d has grown to %llu bytes", k->device.index,
-		           (unsigned long long) size);
-		k->device.size = size;
-	}
-	return r;
+	if (r < 0)
+		return r;
+	k->dead--;
+	taken = was_taken(k, fd);
+	if (taken == LET_GO)
+		return 0;
+	k->restored++;
+	held_sockets_add(&k->sockets, take_fd(&fd), taken == TAKEN || k->counted
+	                 ? facts.size / 512 * 512 : k->device.size);
+	grow(k);
+	return 0;
 }
 
 static bool is_detached(const struct keeper *k)
@@ -139,33 +180,37 @@ static void try_later(struct keeper *k, uint64_t after)
 	}
 }
 
-/* As many as are dead, one after another; what fails is tried again later. */
+static void say_restored(struct keeper *k)
+{
+	if (k->restored > 0)
+		log_event(EVENT_LINK_RESTORED, NULL, "/dev/nbd%d has %u of %u connections again",
+		          k->device.index, k->device.connections - k->dead, k->device.connections);
+	k->restored = 0;
+}
+
+/* One of those that are dead, and then the next; what fails is tried again later. */
 static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct keeper *k = userdata;
-	uint32_t before = k->dead;
 	struct failure why = { 0 };
-	int r = 0;
+	int r = k->dead > 0 ? replace_one(k, &why) : 0;
 
 	(void) source, (void) usec;
-	while (k->dead > 0 && r == 0) {
-		r = replace_one(k, &why);
-		if (r == 0)
-			k->dead--;
-	}
 	if (r == -ECANCELED)
 		return 0;
 	if (r < 0) {
+		say_restored(k);
 		log_once(k, &why);
 		try_later(k, backoff_after_failure(&k->backoff));
 		end_if_detached(k);
+	} else if (k->dead > 0) {
+		try_later(k, 0);
 	} else {
+		say_restored(k);
 		k->last = (struct failure) { 0 };
+		k->counted = true;
 		backoff_after_success(&k->backoff, monotonic_us());
 	}
-	if (k->dead < before)
-		log_event(EVENT_LINK_RESTORED, NULL, "/dev/nbd%d has %u of %u connections again",
-		          k->device.index, k->device.connections - k->dead, k->device.connections);
 	tell(k);
 	return 0;
 }
@@ -179,10 +224,12 @@ static int on_dead_link(sd_event_source *source, int fd, uint32_t events, void *
 
 	(void) source, (void) fd, (void) events;
 	while ((r = nbd_driver_next_dead_link(&k->ears, &index, &why)) > 0) {
-		if (index == NBD_INDEX_ANY)
+		if (index == NBD_INDEX_ANY) {
 			k->dead = k->device.connections;
-		else if (index == k->device.index && k->dead < k->device.connections)
+			k->counted = false;
+		} else if (index == k->device.index && k->dead < k->device.connections) {
 			k->dead++;
+		}
 		concerned = concerned || index == NBD_INDEX_ANY || index == k->device.index;
 	}
 	if (r < 0) {
@@ -245,7 +292,7 @@ int keeper_new(sd_event *event, const struct attach_wishes *wishes, int cancel_f
 	k->wishes = wishes;
 	k->cancel_fd = cancel_fd;
 	k->note_fd = -1;
-	held_sockets_init(&k->sockets);
+	held_sockets_init(&k->sockets, event);
 	r = attach_open_driver(wishes->load_module, &k->driver, why);
 	if (r == 0)
 		r = attach_open_driver(false, &k->ears, why);
@@ -343,6 +390,7 @@ int keeper_attach(struct keeper *k, struct failure *why)
 		k->dead = k->device.connections;
 		try_later(k, 0);
 	} else {
+		k->counted = true;
 		tell(k);
 	}
 	return 0;

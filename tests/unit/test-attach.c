@@ -292,12 +292,12 @@ TEST(what_a_dead_connection_had_to_deliver_is_not_delivered)
 	int dead[2], living[2];
 	size_t received = 0, sent;
 
-	held_sockets_init(&held);
+	held_sockets_init(&held, NULL);
 	tcp_pair(dead);
 	tcp_pair(living);
 	sent = fill_and_shut(dead[0]);
-	held_sockets_add(&held, dup(dead[0]));          /* the kernel keeps the other */
-	held_sockets_add(&held, dup(living[0]));
+	held_sockets_add(&held, dup(dead[0]), 2);       /* the kernel keeps the other */
+	held_sockets_add(&held, dup(living[0]), 1);
 	CHECK_EQ("the dead one", held_sockets_abort_dead(&held), 1);
 	CHECK_EQ("no more", held_sockets_abort_dead(&held), 0);
 	CHECK(!drain(dead[1], &received) && received < sent);
@@ -310,20 +310,69 @@ TEST(what_a_dead_connection_had_to_deliver_is_not_delivered)
 	}
 }
 
+TEST(a_dead_connection_is_aborted_as_soon_as_the_event_loop_hears_of_it)
+{
+	struct held_sockets held;
+	sd_event *event = NULL;
+	int dead[2], living[2];
+	size_t received = 0, sent;
+
+	CHECK(sd_event_new(&event) >= 0);
+	held_sockets_init(&held, event);
+	tcp_pair(dead);
+	tcp_pair(living);
+	held_sockets_add(&held, dup(dead[0]), 2);
+	held_sockets_add(&held, dup(living[0]), 1);
+	CHECK_EQ("both live", sd_event_run(event, 0), 0);
+	sent = fill_and_shut(dead[0]);
+	CHECK(sd_event_run(event, 10 * UINT64_C(1000000)) > 0);
+	CHECK(!drain(dead[1], &received) && received < sent);
+	CHECK_EQ("none is left", held_sockets_abort_dead(&held), 0);
+	CHECK_EQ("nothing more to hear", sd_event_run(event, 0), 0);
+	CHECK_EQ("the living one", send(living[0], "x", 1, MSG_NOSIGNAL), 1);
+	held_sockets_close(&held);
+	sd_event_unref(event);
+	for (int i = 0; i < 2; i++) {
+		(void) close(dead[i]);
+		(void) close(living[i]);
+	}
+}
+
+TEST(the_least_size_is_told_only_when_all_connections_are_held)
+{
+	struct held_sockets held;
+	uint64_t least = 7;
+	int pair[2];
+
+	held_sockets_init(&held, NULL);
+	tcp_pair(pair);
+	CHECK(!held_sockets_least(&held, 0, &least));
+	held_sockets_add(&held, dup(pair[0]), 4096);
+	CHECK(!held_sockets_least(&held, 2, &least));
+	held_sockets_add(&held, dup(pair[1]), 2048);
+	CHECK(!held_sockets_least(&held, 1, &least));
+	CHECK_EQ("untouched", least, 7);
+	CHECK(held_sockets_least(&held, 2, &least));
+	CHECK_EQ("", least, 2048);
+	held_sockets_close(&held);
+	(void) close(pair[0]);
+	(void) close(pair[1]);
+}
+
 TEST(more_sockets_than_there_is_room_for_are_closed)
 {
 	struct held_sockets held;
 	int pipes[2];
 
-	held_sockets_init(&held);
+	held_sockets_init(&held, NULL);
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		abort();
 	for (size_t i = 0; i < NBD_MAX_SOCKETS; i++)
-		held_sockets_add(&held, dup(pipes[0]));
-	held_sockets_add(&held, pipes[0]);
+		held_sockets_add(&held, dup(pipes[0]), 1);
+	held_sockets_add(&held, pipes[0], 1);
 	CHECK_EQ("", fcntl(pipes[0], F_GETFD), -1);
 	held_sockets_close(&held);
-	CHECK_EQ("all are closed", held.fds[0], -1);
+	CHECK_EQ("all are closed", held.all[0].fd, -1);
 	(void) close(pipes[1]);
 }
 

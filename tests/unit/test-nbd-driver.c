@@ -360,6 +360,12 @@ TEST(reconfigure_gives_new_sockets_and_the_same_backend)
 	parse_question(&k, NBD_CMD_RECONFIGURE, found);
 	CHECK(!found[NBD_ATTR_BACKEND_IDENTIFIER]);
 	CHECK_EQ("", nla_get_u64(found[NBD_ATTR_SIZE_BYTES]), 8192);
+
+	k.n_answers = k.n_given = 0;
+	will_judge(&k, 0, NULL);
+	CHECK_EQ(why.text, nbd_driver_reconfigure(&driver, 5, 4096, NULL, 0, "who", &why), 0);
+	parse_question(&k, NBD_CMD_RECONFIGURE, found);
+	CHECK(!found[NBD_ATTR_SOCKETS]);
 }
 
 TEST(disconnect_names_the_device)
