@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,14 @@
 #include "attach/relied.h"
 #include "attach/settle.h"
 #include "base/attr.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/paths.h"
 #include "netlink/module.h"
 
 #define SECTOR 512u
 #define ATTACH_LOCK RUN_DIR "/attach.lock"
+#define LOCK_EVERY 50                    /* milliseconds: nothing tells that a lock is free */
 
 int attach_open_driver(bool load_module, struct nbd_driver *ret, struct failure *why)
 {
@@ -107,19 +110,39 @@ int attach_connect(const struct attach_wishes *wishes, const struct client_limit
 	return 0;
 }
 
+static int wait_for_lock(int fd, const struct client_limits *limits, struct failure *why)
+{
+	struct pollfd cancelled = { .fd = limits->cancel_fd, .events = POLLIN };
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fail(why, errno, "cannot lock " ATTACH_LOCK);
+		if (monotonic_us() >= limits->deadline)
+			return fail_plain(why, ETIMEDOUT, "somebody else attaches or detaches a "
+			                  "device, and does not end: " ATTACH_LOCK " is locked");
+		if (poll(&cancelled, 1, LOCK_EVERY) > 0)
+			return fail_plain(why, ECANCELED, "stopped while waiting for "
+			                  ATTACH_LOCK);
+	}
+	return 0;
+}
+
 /* Nobody else attaches or detaches until the descriptor is closed. */
-static int lock_attaching(int *ret_fd, struct failure *why)
+static int lock_attaching(int *ret_fd, const struct client_limits *limits, struct failure *why)
 {
 	AUTO_FD fd = -1;
+	int r;
 
 	(void) mkdir(RUN_DIR, 0755);
 	fd = open(ATTACH_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
 		return fail_plain(why, EPERM, "only root may attach and detach devices");
-	if (fd < 0 || flock(fd, LOCK_EX) < 0)
-		return fail(why, errno, "cannot lock " ATTACH_LOCK);
-	*ret_fd = take_fd(&fd);
-	return 0;
+	if (fd < 0)
+		return fail(why, errno, "cannot open " ATTACH_LOCK);
+	r = wait_for_lock(fd, limits, why);
+	if (r == 0)
+		*ret_fd = take_fd(&fd);
+	return r;
 }
 
 /* Whether `state` is what is wished for; -EEXIST when it is something else. */
@@ -197,76 +220,95 @@ static int hand_over(struct nbd_driver *driver, const struct attach_wishes *wish
 }
 
 /* Connects and waits; what was connected and did not get its size is taken back. */
-static int attach_new(struct nbd_driver *driver, const struct attach_wishes *wishes,
-                      const struct client_limits *limits, struct held_sockets *hold,
-                      struct attached *ret, struct failure *why)
+static int give_to_kernel(struct nbd_driver *driver, const struct attach_wishes *wishes,
+                          const int *fds, const struct export_facts *facts, struct attached *a,
+                          struct failure *why)
 {
-	struct attached a = { .connections = wishes->connections };
-	int fds[NBD_MAX_SOCKETS];
-	struct export_facts facts;
+	struct failure ignored = { 0 };
 	struct settle *settle;
-	int r;
+	int r = settle_start(&settle, why);
 
-	memset(fds, 0xff, sizeof fds);
-	r = attach_connect(wishes, limits, fds, &a.connections, &facts, why);
 	if (r < 0)
 		return r;
-	r = settle_start(&settle, why);
+	r = hand_over(driver, wishes, fds, facts, a, why);
 	if (r == 0) {
-		r = hand_over(driver, wishes, fds, &facts, &a, why);
-		if (r == 0) {
-			struct failure ignored = { 0 };
-
-			r = nbd_limit_requests(SYS_BLOCK, a.index, facts.maximum, why);
-			if (r == 0)
-				r = settle_wait(settle, a.index, a.size, ATTACH_PATIENCE, why);
-			if (r < 0)
-				(void) nbd_driver_disconnect(driver, a.index, &ignored);
-		}
-		settle_stop(settle);
+		r = nbd_limit_requests(SYS_BLOCK, a->index, facts->maximum, why);
+		if (r == 0)
+			r = settle_wait(settle, a->index, a->size, ATTACH_PATIENCE, why);
+		if (r < 0)
+			(void) nbd_driver_disconnect(driver, a->index, &ignored);
 	}
-	for (uint32_t i = 0; r == 0 && hold && i < a.connections; i++)
-		held_sockets_add(hold, take_fd(&fds[i]), a.size);
-	close_all(fds, a.connections);
-	if (r == 0)
-		*ret = a;
+	settle_stop(settle);
 	return r;
 }
 
+/* 1 and what is attached as wished; 0 when nothing is, and *ret_lock keeps it so. */
+static int look(const struct attach_wishes *wishes, const struct client_limits *limits,
+                int *ret_lock, struct attached *ret, struct failure *why)
+{
+	AUTO_FD lock = -1;
+	struct nbd_state state = { 0 };
+	int r = lock_attaching(&lock, limits, why);
+
+	if (r == 0)
+		r = find_attached(wishes, &state, why);
+	if (r == 0)
+		*ret_lock = take_fd(&lock);
+	if (r <= 0)
+		return r;
+	*ret = (struct attached) { .index = state.index, .size = state.size, .was_there = true,
+	                           .connections = state.identity.connections };
+	ret->flags = relied_flags_of(SYS_BLOCK, ret->index, ret->connections);
+	return 1;
+}
+
+/* The handshakes can take long: others may attach meanwhile, perhaps this very device. */
 int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
                   const struct client_limits *limits, struct held_sockets *hold,
                   struct attached *ret, struct failure *why)
 {
+	struct attached a = { .connections = wishes->connections };
+	int fds[NBD_MAX_SOCKETS];
+	struct export_facts facts;
 	AUTO_FD lock = -1;
-	struct nbd_state state = { 0 };
-	int r = lock_attaching(&lock, why);
+	int r = look(wishes, limits, &lock, ret, why);
 
-	if (r == 0)
-		r = find_attached(wishes, &state, why);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	close_fd(&lock);
+	memset(fds, 0xff, sizeof fds);
+	r = attach_connect(wishes, limits, fds, &a.connections, &facts, why);
 	if (r < 0)
 		return r;
-	if (r == 0)
-		return attach_new(driver, wishes, limits, hold, ret, why);
-	*ret = (struct attached) { .index = state.index, .size = state.size, .was_there = true,
-	                           .connections = state.identity.connections };
-	ret->flags = relied_flags_of(SYS_BLOCK, ret->index, ret->connections);
-	return 0;
+	r = look(wishes, limits, &lock, ret, why);
+	if (r == 0) {
+		r = give_to_kernel(driver, wishes, fds, &facts, &a, why);
+		for (uint32_t i = 0; r == 0 && hold && i < a.connections; i++)
+			held_sockets_add(hold, take_fd(&fds[i]), a.size);
+		if (r == 0)
+			*ret = a;
+	}
+	close_all(fds, NBD_MAX_SOCKETS);
+	return r < 0 ? r : 0;
 }
 
-int attach_detach(struct nbd_driver *driver, int index, bool force, struct failure *why)
+int attach_detach(struct nbd_driver *driver, int index, bool force,
+                  const struct client_limits *limits, struct failure *why)
 {
 	AUTO_FD lock = -1;
+	AUTO_FD claim = -1;
 	struct settle *settle;
-	int r = lock_attaching(&lock, why);
+	int r = lock_attaching(&lock, limits, why);
 
 	if (r == 0 && !force)
-		r = nbd_check_unused(index, why);
+		r = nbd_claim(index, &claim, why);
 	if (r < 0)
 		return r;
 	r = settle_start(&settle, why);
 	if (r < 0)
 		return r;
 	r = nbd_driver_disconnect(driver, index, why);
+	close_fd(&claim);               /* a device that is open is not gone */
 	if (r == 0)
 		r = settle_wait_gone(settle, index, ATTACH_PATIENCE, why);
 	settle_stop(settle);

@@ -49,12 +49,13 @@ int attach_connect(const struct attach_wishes *wishes, const struct client_limit
 
 /*
  * Attaches, or finds what is attached already: by the device that was given, else by its name.
- * -EEXIST where that is attached to something else.  One at a time on a machine.  The sockets go to
+ * -EEXIST where that is attached to something else.  One at a time on a machine, but for handshakes.  The sockets go to
  * `hold`, which may be NULL.
  */
 int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
                   const struct client_limits *limits, struct held_sockets *hold,
                   struct attached *ret, struct failure *why);
 
-/* Takes a device away.  -EBUSY when it is in use, unless `force`. */
-int attach_detach(struct nbd_driver *driver, int index, bool force, struct failure *why);
+/* Takes a device away.  -EBUSY when it is mounted or claimed, unless `force`. */
+int attach_detach(struct nbd_driver *driver, int index, bool force,
+                  const struct client_limits *limits, struct failure *why);

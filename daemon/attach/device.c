@@ -137,7 +137,7 @@ int nbd_index_of(const char *path, int *ret, struct failure *why)
 	return 0;
 }
 
-int nbd_check_unused(int index, struct failure *why)
+int nbd_claim(int index, int *ret_fd, struct failure *why)
 {
 	char path[32];
 	AUTO_FD fd = -1;
@@ -145,10 +145,11 @@ int nbd_check_unused(int index, struct failure *why)
 	(void) snprintf(path, sizeof path, "/dev/nbd%d", index);
 	fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && errno == EBUSY)
-		return fail_plain(why, EBUSY, "%s is in use: it is mounted, or part of another "
-		                  "device", path);
+		return fail_plain(why, EBUSY, "%s is in use: it is mounted, swapped to, or part of "
+		                  "another device", path);
 	if (fd < 0 && errno != ENXIO && errno != ENOENT)
 		return fail(why, errno, "cannot see whether %s is in use", path);
+	*ret_fd = take_fd(&fd);
 	return 0;
 }
 

@@ -31,8 +31,12 @@ int nbd_state_list(const char *sys, struct nbd_state **ret, size_t *ret_n, struc
 /* "/dev/nbd3" to 3; also a link to it, as in /dev/disk. */
 int nbd_index_of(const char *path, int *ret, struct failure *why);
 
-/* -EBUSY and a sentence when somebody has it mounted, or uses it otherwise. */
-int nbd_check_unused(int index, struct failure *why);
+/*
+ * -EBUSY and a sentence when it is mounted, or claimed by another driver (dm, md, swap).  Who has it
+ * open without a claim does not count.  Until *ret_fd is closed nobody else can claim it; -1 where
+ * there is no such device.
+ */
+int nbd_claim(int index, int *ret_fd, struct failure *why);
 
 /* How the block layer is set to use a device; zeroes where it is not known. */
 struct nbd_queue {

@@ -39,6 +39,7 @@ struct keeper {
 	uint32_t dead;                  /* connections, of device.connections; at most */
 	bool counted;                   /* and no fewer: all that died were heard */
 	uint32_t restored;              /* since that was told */
+	bool gone;                      /* the kernel takes no sockets for it any more */
 	char backend[ATTACH_IDENTITY_MAX];
 	struct failure last;            /* why it could not reconnect, as it was logged */
 };
@@ -136,6 +137,7 @@ static int replace_one(struct keeper *k, struct failure *why)
 	(void) held_sockets_abort_dead(&k->sockets);    /* before this acknowledges anything */
 	r = nbd_driver_reconfigure(&k->driver, k->device.index, 0, &fd, 1,
 	                           *k->backend ? k->backend : NULL, why);
+	k->gone = r == -EINVAL;
 	if (r < 0)
 		return r;
 	k->dead--;
@@ -164,6 +166,14 @@ static void end_if_detached(struct keeper *k)
 	log_event(EVENT_DEVICE_DETACHED, NULL, "/dev/nbd%d was detached by somebody else",
 	          k->device.index);
 	(void) sd_event_exit(k->event, 0);
+}
+
+/* sysfs shows it as connected as long as somebody has it open. */
+static int end_as_gone(struct keeper *k, const struct failure *why)
+{
+	log_event(EVENT_DEVICE_DETACHED, NULL, "/dev/nbd%d was detached by somebody else, while "
+	          "it was open: %s", k->device.index, why->text);
+	return sd_event_exit(k->event, 0);
 }
 
 static int on_again(sd_event_source *source, uint64_t usec, void *userdata);
@@ -198,6 +208,8 @@ static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
 	(void) source, (void) usec;
 	if (r == -ECANCELED)
 		return 0;
+	if (k->gone)
+		return end_as_gone(k, &why);
 	if (r < 0) {
 		say_restored(k);
 		log_once(k, &why);
@@ -398,11 +410,14 @@ int keeper_attach(struct keeper *k, struct failure *why)
 
 int keeper_detach(struct keeper *k, struct failure *why)
 {
+	/* The signal that ends it must not cancel this. */
+	const struct client_limits limits = { .deadline = monotonic_us() + ATTACH_PATIENCE,
+	                                      .cancel_fd = -1 };
 	int r;
 
-	if (is_detached(k))
+	if (k->gone || is_detached(k))
 		return 0;
-	r = attach_detach(&k->driver, k->device.index, false, why);
+	r = attach_detach(&k->driver, k->device.index, false, &limits, why);
 	if (r == -EBUSY)
 		log_warning("%s: it stays attached, and nobody makes new connections for it",
 		            why->text);

@@ -23,5 +23,5 @@ void keeper_free(struct keeper *k);
  * person can mend.  Then it watches, from the event loop, which ends when the device is gone. */
 int keeper_attach(struct keeper *k, struct failure *why);
 
-/* Takes the device away; one in use stays attached, and that is said. */
+/* Takes the device away; one that is mounted or claimed stays attached, and that is said. */
 int keeper_detach(struct keeper *k, struct failure *why);

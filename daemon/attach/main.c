@@ -40,7 +40,8 @@ static void print_help(void)
 	printf("nbd-attach LABEL [OPTION...]\n\n"
 	       "Attaches the export that attach.d/LABEL.conf names as a local block device, and\n"
 	       "makes new connections for those that die.  Detaches it at SIGTERM, unless it is\n"
-	       "in use.  Normally nbd-attach@LABEL.service runs it.\n\n"
+	       "mounted or claimed by another driver (dm, md, swap).  Normally\n"
+	       "nbd-attach@LABEL.service runs it.\n\n"
 	       "  --config=DIR  folder of LABEL.conf (" ATTACH_DIR ")\n"
 	       "  --debug       log more\n"
 	       "  --help, --version\n");

@@ -77,6 +77,15 @@ static bool has_size(int index, uint64_t size)
 	return nbd_state_read(SYS_BLOCK, index, &state) ? state.size == size : size == 0;
 }
 
+static int late(const struct settle *s, struct failure *why)
+{
+	if (s->size == 0)
+		return fail_plain(why, ETIMEDOUT, "/dev/nbd%d is disconnected, but stays until it is "
+		                  "closed by who has it open", s->index);
+	return fail_plain(why, ETIMEDOUT, "/dev/nbd%d did not get its size of %llu bytes in time",
+	                  s->index, (unsigned long long) s->size);
+}
+
 static int wait_until_heard(struct settle *s, uint64_t patience, struct failure *why)
 {
 	uint64_t until = monotonic_us() + patience;
@@ -88,9 +97,7 @@ static int wait_until_heard(struct settle *s, uint64_t patience, struct failure 
 		if (r == -EINTR)
 			continue;
 		if (r == -ETIMEDOUT)
-			return fail_plain(why, ETIMEDOUT, "/dev/nbd%d did not get its size of "
-			                  "%llu bytes in time", s->index,
-			                  (unsigned long long) s->size);
+			return late(s, why);
 		if (r < 0)
 			return fail(why, -r, "cannot hear of devices from udev");
 	}

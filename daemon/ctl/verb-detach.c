@@ -11,6 +11,7 @@
 
 #include "attach/attach.h"
 #include "base/attr.h"
+#include "base/clock.h"
 #include "ctl/command-line.h"
 
 struct detach_options {
@@ -28,7 +29,8 @@ static const struct command command = {
 	.arguments = "/dev/nbdN|NAME",
 	.about =
 "Take an attached device away, by its path or by the name it was attached with.\n"
-"One that is mounted, or in use otherwise, stays.  As root.\n",
+"One that is mounted, or claimed by another driver (dm, md, swap), stays; a program\n"
+"that merely has it open does not count.  As root.\n",
 	.min_words = 1,
 	.max_words = 1,
 	.options = options,
@@ -67,6 +69,8 @@ static int detach(const void *options_read, struct failure *why)
 {
 	const struct detach_options *o = options_read;
 	const char *word = o->common.words[0];
+	const struct client_limits limits = { .deadline = monotonic_us() + ATTACH_PATIENCE,
+	                                      .cancel_fd = -1 };
 	struct nbd_driver driver;
 	int index, r;
 
@@ -75,7 +79,7 @@ static int detach(const void *options_read, struct failure *why)
 		r = attach_open_driver(false, &driver, why);
 	if (r < 0)
 		return r;
-	r = attach_detach(&driver, index, o->force, why);
+	r = attach_detach(&driver, index, o->force, &limits, why);
 	nbd_driver_close(&driver);
 	if (r == 0)
 		(void) printf("detached /dev/nbd%d\n", index);
