@@ -49,8 +49,8 @@ int attach_connect(const struct attach_wishes *wishes, const struct client_limit
 
 /*
  * Attaches, or finds what is attached already: by the device that was given, else by its name.
- * -EEXIST where that is attached to something else.  One at a time on a machine, but for handshakes.  The sockets go to
- * `hold`, which may be NULL.
+ * -EEXIST where that is attached to something else.  One at a time on a machine, but for handshakes.
+ * The sockets go to `hold`, which may be NULL.
  */
 int attach_device(struct nbd_driver *driver, const struct attach_wishes *wishes,
                   const struct client_limits *limits, struct held_sockets *hold,

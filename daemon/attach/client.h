@@ -15,7 +15,9 @@
 #include "wire/answer.h"
 
 struct client_limits {
-	uint64_t deadline;              /* of monotonic_us(): when all must be done */
+	uint64_t deadline;              /* of monotonic_us(): when all must be done, but for
+	                                 * finding the host: getaddrinfo(3) takes as long as
+	                                 * resolv.conf(5) says, and cannot be canceled */
 	int cancel_fd;                  /* once readable it ends with -ECANCELED; -1: none */
 };
 

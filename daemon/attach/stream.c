@@ -157,7 +157,33 @@ static int connect_address(const struct addrinfo *a, const struct client_limits 
 	return 0;
 }
 
-/* The first address that answers; what is told is why the last did not. */
+/* Of the time that is left, for the first of the addresses from `a` on. */
+static struct client_limits share_of(const struct client_limits *limits, const struct addrinfo *a)
+{
+	struct client_limits share = *limits;
+	uint64_t now = monotonic_us(), n = 0;
+
+	for (; a; a = a->ai_next)
+		n++;
+	if (now < limits->deadline && n > 0)
+		share.deadline = now + (limits->deadline - now) / n;
+	return share;
+}
+
+int stream_connect_first(const struct addrinfo *all, const struct client_limits *limits,
+                         int *ret_fd, struct failure *why)
+{
+	int r = -EHOSTUNREACH;
+
+	for (const struct addrinfo *a = all; a && r < 0 && r != -ECANCELED; a = a->ai_next) {
+		const struct client_limits share = share_of(limits, a);
+
+		*why = (struct failure) { 0 };
+		r = connect_address(a, &share, ret_fd, why);
+	}
+	return r;
+}
+
 static int connect_tcp(const struct nbd_uri *uri, const struct client_limits *limits, int *ret_fd,
                        struct failure *why)
 {
@@ -168,12 +194,7 @@ static int connect_tcp(const struct nbd_uri *uri, const struct client_limits *li
 	if (r)
 		return fail_plain(why, r == EAI_SYSTEM ? errno : EHOSTUNREACH,
 		                  "cannot find the host %.128s: %s", uri->host, gai_strerror(r));
-	r = -EHOSTUNREACH;
-	for (const struct addrinfo *a = all; a && r < 0 && r != -ECANCELED && r != -ETIMEDOUT;
-	     a = a->ai_next) {
-		*why = (struct failure) { 0 };
-		r = connect_address(a, limits, ret_fd, why);
-	}
+	r = stream_connect_first(all, limits, ret_fd, why);
 	freeaddrinfo(all);
 	return r;
 }

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <netdb.h>
 #include <stddef.h>
 
 #include "attach/client.h"
@@ -17,6 +18,12 @@ struct stream {
 /* A connected, non-blocking socket for the caller; TCP with keepalives, and without delay. */
 int stream_connect(const struct nbd_uri *uri, const struct client_limits *limits, int *ret_fd,
                    struct failure *why);
+
+/* The first address that answers, each with its share of the time that is left; what is told is why
+ * the last did not. */
+int stream_connect_first(const struct addrinfo *all, const struct client_limits *limits,
+                         int *ret_fd, struct failure *why);
+
 int stream_make_blocking(int fd, struct failure *why);
 
 /* Until the descriptor has one of these of poll(2), the deadline, or the end. */

@@ -29,7 +29,7 @@ static const struct verb_option options[] = {
 	  "over N connections (1), where the server can that\n" },
 	{ 't', "timeout", "SECONDS", setting_u32, offsetof(struct attach_options, timeout),
 	  "a connection that leaves a request without a reply for as long\n"
-	  "is given up (30); 0: never\n" },
+	  "is given up (30); 0: with one connection never\n" },
 	{ 0, "dead-conn-timeout", "SECONDS", setting_u32,
 	  offsetof(struct attach_options, dead_timeout),
 	  "without any connection, requests wait as long for a new one\n"

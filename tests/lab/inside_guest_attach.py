@@ -6,6 +6,7 @@ LONG=1 in the environment: the long counts.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -83,9 +84,11 @@ class Server:
         with self.path.open("wb") as disk:
             disk.truncate(SIZE)
         self.child = None
+        self.options = []
 
     def command(self):
-        ours = ["nbdctl", "serve", f"db={self.path}", "--listen", f"{self.host}:{self.port}"]
+        ours = ["nbdctl", "serve", f"db={self.path}", "--listen", f"{self.host}:{self.port}",
+                *self.options]
         if self.kind == "nbdctl":
             return [*ours, "--insecure-listen"]
         if self.kind == "tls":
@@ -434,6 +437,62 @@ def test_a_killed_nbd_attach_takes_the_device_over_again(server, kept):
     assert writer.failed == []
     assert show("nbd-attach@test.service", "MainPID") != pid
     assert the_only()["device"] == device
+
+
+def test_a_killed_nbd_attach_leaves_connections_that_live_as_they_are(server, kept):
+    made = server()
+    device = kept(made.uri, Connections=2, Timeout=2)
+    established = ["ss", "-Htn", "state", "established", "dport", "=", f":{made.port}"]
+    before = sorted(run(*established).splitlines())
+    pid = show("nbd-attach@test.service", "MainPID")
+    with made.path.open("r+b") as disk:         # what old connections know nothing of
+        disk.truncate(2 * SIZE)
+    run("kill", "-KILL", pid)
+    wait_for(lambda: show("nbd-attach@test.service", "MainPID") not in (pid, "0") and
+             the_only()["state"] == "watched", "takeover")
+    wait_for(lambda: sorted(run(*established).splitlines()) == before, "end of the others")
+    assert the_only()["size"] == SIZE
+    made.kill()
+    made.start()
+    wait_for(lambda: the_only()["size"] == 2 * SIZE, "growth, as all connections are new")
+    assert live() == 2 and the_only()["device"] == device
+
+
+def test_an_export_that_comes_back_read_only_is_waited_for(server, kept):
+    made = server()
+    device = kept(made.uri, Timeout=2, DeadConnectionTimeout=120)
+    made.kill()
+    made.options = ["--read-only"]
+    made.start()
+    wait_for(lambda: "become read-only" in the_only()["reason"], "reason")
+    assert live() == 0 and "become read-only" in journal()
+    made.kill()
+    made.options = []
+    made.start()
+    wait_for(lambda: live() == 1, "reconnection")
+    with Writer(device, FEW) as writer:
+        writer.wait_for_more(5)
+    assert writer.failed == []
+
+
+def test_a_device_that_is_detached_while_it_is_open_is_not_tried_for_ever(server, kept):
+    device = kept(server().uri, Timeout=2)
+    with open(device, "rb"):
+        done = ask("nbdctl", "detach", "test")
+        assert done.returncode == 1 and "until it is closed" in done.stderr, done.stderr
+        ask("systemctl", "kill", "--signal=KILL", "nbd-attach@test.service")
+        wait_for(lambda: state("nbd-attach@test.service") == "inactive", "end of the next one")
+        assert "while it was open" in journal()
+    wait_for(lambda: attached() == [], "end of the device")
+
+
+def test_a_lock_that_somebody_holds_is_named(server):
+    device = attach(server().uri)
+    with open("/run/nbd-export/attach.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = ask("nbdctl", "detach", device)
+    assert done.returncode == 1 and "/run/nbd-export/attach.lock is locked" in done.stderr
+    run("nbdctl", "detach", device)
 
 
 def test_a_device_that_is_mounted_outlives_the_stop_of_its_unit(server, kept):
