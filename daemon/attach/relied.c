@@ -14,11 +14,12 @@
 static const struct {
 	uint16_t flag;
 	const char *lost;
+	bool writes;                    /* nothing to a device that cannot be written */
 } needed[] = {
 	{ NBD_FLAG_SEND_FLUSH, "flushes no more" },
 	{ NBD_FLAG_SEND_FUA, "has no FUA any more" },
-	{ NBD_FLAG_SEND_TRIM, "trims no more" },
-	{ NBD_FLAG_SEND_WRITE_ZEROES, "writes no zeroes any more" },
+	{ NBD_FLAG_SEND_TRIM, "trims no more", true },
+	{ NBD_FLAG_SEND_WRITE_ZEROES, "writes no zeroes any more", true },
 	{ NBD_FLAG_CAN_MULTI_CONN, "no longer promises that several connections see the same data" },
 };
 
@@ -42,18 +43,21 @@ uint16_t relied_flags_of(const char *sys, int index, uint32_t connections)
 	return flags;
 }
 
-static int check_flags(const struct relied *relied, uint16_t now, bool may_be_read_only,
+static int check_flags(const struct relied *relied, uint16_t now, bool read_only,
                        struct failure *why)
 {
+	/* First: such exports trim no more either. */
+	if (now & ~relied->flags & NBD_FLAG_READ_ONLY && !read_only)
+		return fail_plain(why, EROFS, "the export has become read-only");
 	for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
 		if (needed[i].flag == NBD_FLAG_CAN_MULTI_CONN && relied->connections < 2)
+			continue;
+		if (needed[i].writes && read_only)
 			continue;
 		if (relied->flags & ~now & needed[i].flag)
 			return fail_plain(why, EIO, "the server can less than before: it %s (flags "
 			                  "%#x, now %#x)", needed[i].lost, relied->flags, now);
 	}
-	if (now & ~relied->flags & NBD_FLAG_READ_ONLY && !may_be_read_only)
-		return fail_plain(why, EROFS, "the export has become read-only");
 	return 0;
 }
 

@@ -66,9 +66,8 @@ void watch_note_write(int fd, const struct watch_note *note)
 	char text[WATCH_SENTENCE_MAX + 16];
 	int len = snprintf(text, sizeof text, "%u %s", note->live, note->sentence);
 
-	/* What cannot be written is only not shown. */
-	if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t) len, 0) < 0)
-		(void) ftruncate(fd, 0);
+	/* Never empty, for who reads it meanwhile.  What cannot be written is only not shown. */
+	(void) ftruncate(fd, pwrite(fd, text, (size_t) len, 0) < 0 ? 0 : len);
 }
 
 void watch_note_close(int index, int *fd)

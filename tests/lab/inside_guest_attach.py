@@ -464,7 +464,7 @@ def test_an_export_that_comes_back_read_only_is_waited_for(server, kept):
     made.kill()
     made.options = ["--read-only"]
     made.start()
-    wait_for(lambda: "become read-only" in the_only()["reason"], "reason")
+    wait_for(lambda: "become read-only" in (the_only()["reason"] or ""), "reason")
     assert live() == 0 and "become read-only" in journal()
     made.kill()
     made.options = []

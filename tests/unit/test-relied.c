@@ -52,6 +52,7 @@ static const struct {
 	{ "several", { .size = SIZE, .flags = ALL & ~NBD_FLAG_CAN_MULTI_CONN }, 2, "several conn" },
 	{ "but one", { .size = SIZE, .flags = ALL & ~NBD_FLAG_CAN_MULTI_CONN }, 1, NULL },
 	{ "read-only", { .size = SIZE, .flags = ALL | NBD_FLAG_READ_ONLY }, 1, "become read-only" },
+	{ "all of it", { .size = SIZE, .flags = NBD_FLAG_READ_ONLY }, 1, "become read-only" },
 	{ "minimum", { .size = SIZE, .flags = ALL, .minimum = 8192 }, 1, "below 8192 bytes" },
 	{ "its blocks", { .size = SIZE, .flags = ALL, .minimum = 4096 }, 1, NULL },
 	{ "maximum", { .size = SIZE, .flags = ALL, .maximum = 65536 }, 1, "more than 65536 bytes" },
@@ -78,7 +79,9 @@ TEST(a_server_that_can_less_than_before_is_not_taken)
 TEST(a_device_that_cannot_be_written_goes_on_with_an_export_that_cannot)
 {
 	const struct relied relied = { .size = SIZE, .flags = ALL, .connections = 1 };
-	const struct export_facts now = { .size = SIZE, .flags = ALL | NBD_FLAG_READ_ONLY };
+	const struct export_facts now = { .size = SIZE, .flags = NBD_FLAG_HAS_FLAGS |
+	                                  NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
+	                                  NBD_FLAG_READ_ONLY };
 	struct scratch s = a_device("1\n");
 	struct failure why = { 0 };
 
