@@ -18,7 +18,7 @@ INSIDE = [ROOT / "tests/lab" / name for name in (
     "inside_guest.py", "inside_guest_faults.py", "inside_guest_device.py", "inside_guest_sandbox.py",
     "inside_guest_bitmaps.py", "inside_guest_rebooted.py")]
 NAMES = [name for path in INSIDE for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
-LIMIT = 1200                                # seconds for each boot, on a very busy machine
+LIMIT = 2400                                # seconds for each boot, on a very busy machine
 
 # What the guest runs, at both boots.
 SCRIPT = """

@@ -21,7 +21,7 @@ from tlsfixtures import put_keys
 INSIDE = [ROOT / "tests/lab" / name for name in ("inside_guest_attach.py",
                                                  "inside_guest_attach_boot.py")]
 NAMES = [name for path in INSIDE for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
-LIMIT = 900                                 # seconds for each boot, on a very busy machine
+LIMIT = 1800                                 # seconds for each boot, on a very busy machine
 
 # Arguments: whether the counts are long ones, and keys, as there is nothing in the guest to make some.
 SCRIPT = f"""
