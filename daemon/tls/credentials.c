@@ -64,27 +64,39 @@ static int describe_certificate(struct credentials *c, const struct key_text *ce
 	return c->subject ? 0 : fail(why, ENOMEM, "cannot read %s", cert->path);
 }
 
+/* A certificate and its key, into `into`; neither of the two is there: *ret_cert is empty. */
+static int read_pair(const struct credentials_folder *folder, enum key_file cert_file,
+                     enum key_file key_file, gnutls_certificate_credentials_t into,
+                     struct key_text *ret_cert, struct failure *why)
+{
+	AUTO_KEY_TEXT key = { 0 };
+	gnutls_datum_t cert_pem, key_pem;
+	int r = key_file_read(folder, cert_file, ret_cert, why);
+
+	if (r == 0)
+		r = key_file_read(folder, key_file, &key, why);
+	if (r < 0 || (!ret_cert->len && !key.len))
+		return r;
+	if (!ret_cert->len || !key.len)
+		return fail_plain(why, EINVAL, "%s is there, but %s is not",
+		                  ret_cert->len ? ret_cert->path : key.path,
+		                  ret_cert->len ? key.path : ret_cert->path);
+	cert_pem = datum_of(ret_cert);
+	key_pem = datum_of(&key);
+	r = gnutls_certificate_set_x509_key_mem2(into, &cert_pem, &key_pem, GNUTLS_X509_FMT_PEM,
+	                                         NULL, 0);
+	return r < 0 ? fail_plain(why, EINVAL, "%s and %s: %s", ret_cert->path, key.path,
+	                          gnutls_strerror(r)) : 0;
+}
+
 static int read_server(const struct credentials_folder *folder, struct credentials *c,
                        struct failure *why)
 {
-	AUTO_KEY_TEXT cert = { 0 }, key = { 0 };
-	gnutls_datum_t cert_pem, key_pem;
-	int r = key_file_read(folder, SERVER_CERT, &cert, why);
+	AUTO_KEY_TEXT cert = { 0 };
+	int r = read_pair(folder, SERVER_CERT, SERVER_KEY, c->x509, &cert, why);
 
-	if (r == 0)
-		r = key_file_read(folder, SERVER_KEY, &key, why);
-	if (r < 0 || (!cert.len && !key.len))
+	if (r < 0 || !cert.len)
 		return r;
-	if (!cert.len || !key.len)
-		return fail_plain(why, EINVAL, "%s is there, but %s is not",
-		                  cert.len ? cert.path : key.path, cert.len ? key.path : cert.path);
-	cert_pem = datum_of(&cert);
-	key_pem = datum_of(&key);
-	r = gnutls_certificate_set_x509_key_mem2(c->x509, &cert_pem, &key_pem,
-	                                         GNUTLS_X509_FMT_PEM, NULL, 0);
-	if (r < 0)
-		return fail_plain(why, EINVAL, "%s and %s: %s", cert.path, key.path,
-		                  gnutls_strerror(r));
 	c->can |= TLS_CAN_X509;
 	return describe_certificate(c, &cert, why);
 }
@@ -142,23 +154,9 @@ static int read_ca(const struct credentials_folder *folder, struct credentials *
 static int read_client_pair(const struct credentials_folder *folder, struct credentials *c,
                             struct failure *why)
 {
-	AUTO_KEY_TEXT cert = { 0 }, key = { 0 };
-	gnutls_datum_t cert_pem, key_pem;
-	int r = key_file_read(folder, CLIENT_CERT, &cert, why);
+	AUTO_KEY_TEXT cert = { 0 };
 
-	if (r == 0)
-		r = key_file_read(folder, CLIENT_KEY, &key, why);
-	if (r < 0 || (!cert.len && !key.len))
-		return r;
-	if (!cert.len || !key.len)
-		return fail_plain(why, EINVAL, "%s is there, but %s is not",
-		                  cert.len ? cert.path : key.path, cert.len ? key.path : cert.path);
-	cert_pem = datum_of(&cert);
-	key_pem = datum_of(&key);
-	r = gnutls_certificate_set_x509_key_mem2(c->client, &cert_pem, &key_pem,
-	                                         GNUTLS_X509_FMT_PEM, NULL, 0);
-	return r < 0 ? fail_plain(why, EINVAL, "%s and %s: %s", cert.path, key.path,
-	                          gnutls_strerror(r)) : 0;
+	return read_pair(folder, CLIENT_CERT, CLIENT_KEY, c->client, &cert, why);
 }
 
 /* What it takes to be a client: somebody who vouches for servers, and perhaps a certificate. */
