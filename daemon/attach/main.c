@@ -19,6 +19,7 @@
 #include "attach/keeper.h"
 #include "attach/settings.h"
 #include "base/attr.h"
+#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/paths.h"
@@ -203,9 +204,11 @@ static int run(const struct arguments *args, struct failure *why)
 	if (r < 0)
 		return fail(why, -r, "cannot start");
 	notify_attach(event);
-	r = notify_watchdog(event);
+	r = log_attach(event);
+	if (r >= 0)
+		r = notify_watchdog(event);
 	if (r < 0)
-		r = fail(why, -r, "cannot feed the watchdog");
+		r = fail(why, -r, "cannot start its event loop");
 	else
 		r = keep(event, &wishes, cancel_fd, why);
 	notify_watchdog(NULL);

@@ -35,6 +35,11 @@ void log_sink_give_back_lost(unsigned n)
 	atomic_fetch_add(&lost, n);
 }
 
+bool log_sink_has_lost(void)
+{
+	return atomic_load(&lost) > 0;
+}
+
 static int patience(void)
 {
 	if (!may_wait)

@@ -24,3 +24,4 @@ int log_sink_write(int fd, const char *entry, size_t len);
 /* How many have been lost since the last time somebody asked. */
 unsigned log_sink_take_lost(void);
 void log_sink_give_back_lost(unsigned n);
+bool log_sink_has_lost(void);

@@ -229,8 +229,17 @@ static int put(int level, const struct subject *about, const char *name, const c
 	return r == -EAGAIN ? r : 0;
 }
 
-/* In front of the next entry that there is room for. */
-static void tell_lost(const char *name)
+static const char *identifier(void)
+{
+	return program ? program : program_invocation_short_name;
+}
+
+bool log_has_lost(void)
+{
+	return log_sink_has_lost();
+}
+
+void log_tell_lost(void)
 {
 	const struct event_kind *kind = event_kind(EVENT_MESSAGES_LOST);
 	unsigned n = log_sink_take_lost();
@@ -242,14 +251,14 @@ static void tell_lost(const char *name)
 	                n == 1 ? " was" : "s were", n == 1 ? "it" : "them");
 	/* That it could not be told is not one more. */
 	if (put(kind->level, &(struct subject) { .export_label = own_export,
-	                                         .event = EVENT_MESSAGES_LOST }, name, text) < 0)
+	                                         .event = EVENT_MESSAGES_LOST },
+	        identifier(), text) < 0)
 		log_sink_give_back_lost(n - 1);
 }
 
 static void PRINTF(3, 0) log_args(int level, const struct subject *about, const char *fmt,
                                   va_list args)
 {
-	const char *name = program ? program : program_invocation_short_name;
 	struct subject whole = *about;
 	char text[TEXT_SIZE];
 	int saved = errno;
@@ -259,8 +268,8 @@ static void PRINTF(3, 0) log_args(int level, const struct subject *about, const 
 	if (!whole.export_label)
 		whole.export_label = own_export;
 	(void) vsnprintf(text, sizeof text, fmt, args);
-	tell_lost(name);
-	(void) put(level, &whole, name, text);
+	log_tell_lost();
+	(void) put(level, &whole, identifier(), text);
 	errno = saved;
 }
 

@@ -8,7 +8,8 @@
  * stderr, "nbd-export[web1]: client 127.0.0.1:4711: sentence".
  *
  * No entry waits long for whoever reads the log: where that does not read, entries are lost, and
- * the next that gets through has one in front that says how many.
+ * the next that gets through has one in front that says how many, which base/log-attach.h brings
+ * where no next one comes.
  *
  * Only the place that gives up on something logs it; see base/failure.h.
  * Text that came from outside is made printable here, so no caller needs to.
@@ -67,6 +68,10 @@ void log_about(int level, const struct subject *about, const char *fmt, ...) PRI
 
 /* An event at the level of its kind; `about` may be NULL, and its own event does not count. */
 void log_event(enum event event, const struct subject *about, const char *fmt, ...) PRINTF(3, 4);
+
+/* Whether entries were lost of which no entry tells yet, and that entry, which may get lost too. */
+bool log_has_lost(void);
+void log_tell_lost(void);
 
 #define log_error(...) log_about(LOG_ERR, NULL, __VA_ARGS__)
 #define log_warning(...) log_about(LOG_WARNING, NULL, __VA_ARGS__)

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "base/attr.h"
+#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "ctl/notify.h"
@@ -329,6 +330,8 @@ static int prepare_loop(struct supervisor *s, struct failure *why)
 	sd_event_source *source;
 	int r = sd_event_new(&s->event);
 
+	if (r >= 0)
+		r = log_attach(s->event);
 	if (r < 0)
 		return fail(why, -r, "cannot make an event loop");
 	notify_attach(s->event);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/text.h"
@@ -391,7 +392,10 @@ int serve(const struct server_options *options, struct export_settings *settings
 	server->settings = settings;
 	server->memory = export_settings_memory(settings);
 	r = sd_event_new(&server->event);
+	if (r >= 0)
+		r = log_attach(server->event);
 	if (r < 0) {
+		sd_event_unref(server->event);
 		free(server);
 		return fail(why, -r, "cannot make an event loop");
 	}

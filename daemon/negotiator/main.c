@@ -16,6 +16,7 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
+#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "negotiator/control.h"
@@ -325,6 +326,8 @@ static int prepare_event(struct server *server, struct failure *why)
 {
 	int r = sd_event_new(&server->event);
 
+	if (r >= 0)
+		r = log_attach(server->event);
 	if (r >= 0)
 		r = notify_watchdog(server->event);
 	if (r < 0)

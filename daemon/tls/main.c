@@ -16,6 +16,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/confine.h"
+#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "tls/check.h"
@@ -256,6 +257,8 @@ static int prepare_event(struct server *server, struct failure *why)
 {
 	int r = sd_event_new(&server->event);
 
+	if (r >= 0)
+		r = log_attach(server->event);
 	if (r >= 0)
 		r = notify_watchdog(server->event);
 	if (r < 0)
