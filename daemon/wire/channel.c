@@ -11,6 +11,7 @@
 #include <assert.h>
 
 #include "base/attr.h"
+#include "wire/record-frame.h"
 #include "wire/record-text.h"
 
 #define OFFER_FLAGS                                                           \
@@ -365,18 +366,14 @@ const char *decode_channel_record(struct bytes in, struct channel_record *ret)
 {
 	struct channel_record record = { 0 };
 	const struct row *row;
-	const char *fault;
-	uint8_t version = take_u8(&in);
-	uint8_t type = take_u8(&in);
-	uint16_t zero = take_u16(&in);
-	struct bytes body = take_bytes(&in, take_u32(&in));
+	struct bytes body;
+	uint8_t type;
+	const char *fault = take_frame(in, CHANNEL_VERSION, &type, &body);
 
-	if (version != CHANNEL_VERSION)
-		return "the version differs (were both programs restarted?)";
-	if (!bytes_all_taken(&in))
-		return "the length is wrong";
+	if (fault)
+		return fault;
 	row = row_of(type);
-	if (!row || zero != 0)
+	if (!row)
 		return "the type is unknown";
 
 	record.type = type;
@@ -390,23 +387,14 @@ const char *decode_channel_record(struct bytes in, struct channel_record *ret)
 	return NULL;
 }
 
-/* The body's length is known, and stored, when the body is there. */
 void emit_channel_record(struct emit *out, const struct channel_record *record)
 {
 	const struct row *row = row_of(record->type);
-	uint32_t be_length;
 	size_t body_at;
 
 	assert(row);
 
-	emit_u8(out, CHANNEL_VERSION);
-	emit_u8(out, (uint8_t) record->type);
-	emit_u16(out, 0);
-	emit_u32(out, 0);
-	body_at = out->len;
+	body_at = emit_frame_begin(out, CHANNEL_VERSION, (uint8_t) record->type);
 	row->write(out, record);
-	if (!emit_fits(out))
-		return;
-	be_length = htobe32((uint32_t) (out->len - body_at));
-	memcpy(out->start + body_at - sizeof be_length, &be_length, sizeof be_length);
+	emit_frame_end(out, body_at);
 }
