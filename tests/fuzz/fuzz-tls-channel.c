@@ -1,20 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * The records between negotiator and nbd-tls.  Each input is read as it is, and once more as the
- * body of a record whose header is right, so that the bodies get their share.
- */
-#include "fuzz.h"
+/* The records between negotiator and nbd-tls. */
+#include "record.h"
 
-#include "base/text.h"
 #include "wire/tls-channel.h"
-
-static void require_text(struct span text, size_t max, const uint8_t *at, size_t len)
-{
-	REQUIRE(lies_in(text, at, len));
-	REQUIRE(text.len <= max);
-	REQUIRE(is_utf8(text));
-	REQUIRE(text.len == 0 || !memchr(text.at, '\0', text.len));
-}
 
 static void require_identity(const struct tls_identity *id, const uint8_t *at, size_t len)
 {
@@ -93,20 +81,6 @@ static void fuzz_record(const uint8_t *at, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t len)
 {
-	uint8_t *copy;
-	uint32_t be_length = htobe32((uint32_t) len - 8);
-
-	fuzz_record(at, len);
-	if (len < 8)
-		return 0;
-	copy = malloc(len);
-	if (!copy)
-		abort();
-	memcpy(copy, at, len);
-	copy[0] = TLS_CHANNEL_VERSION;
-	copy[2] = copy[3] = 0;
-	memcpy(copy + 4, &be_length, sizeof be_length);
-	fuzz_record(copy, len);
-	free(copy);
+	fuzz_framed(at, len, TLS_CHANNEL_VERSION, fuzz_record);
 	return 0;
 }
