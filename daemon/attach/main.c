@@ -19,10 +19,10 @@
 #include "attach/keeper.h"
 #include "attach/settings.h"
 #include "base/attr.h"
-#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/paths.h"
+#include "base/service.h"
 
 #define EXIT_USAGE 2
 
@@ -200,20 +200,12 @@ static int run(const struct arguments *args, struct failure *why)
 	if (r < 0)
 		return r;
 	need_no_memory();
-	r = sd_event_new(&event);
-	if (r < 0)
-		return fail(why, -r, "cannot start");
-	notify_attach(event);
-	r = log_attach(event);
-	if (r >= 0)
-		r = notify_watchdog(event);
-	if (r < 0)
-		r = fail(why, -r, "cannot start its event loop");
-	else
+	r = service_new_event(&event, why);
+	if (r == 0)
+		r = service_feed_watchdog(event, why);
+	if (r == 0)
 		r = keep(event, &wishes, cancel_fd, why);
-	notify_watchdog(NULL);
-	notify_attach(NULL);
-	sd_event_unref(event);
+	service_end_event(event);
 	return r;
 }
 

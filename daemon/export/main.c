@@ -4,21 +4,18 @@
  * See docs/processes.md for who may do what.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/service.h"
 #include "export/sandbox.h"
 #include "export/server.h"
 
@@ -138,27 +135,21 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 /* The one listening record socket that the service manager passes. */
 static int take_listener(int *ret, struct failure *why)
 {
-	int fd = SD_LISTEN_FDS_START, flags;
+	int fd = SD_LISTEN_FDS_START, r;
 
 	if (sd_listen_fds(1) != 1 || sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) <= 0)
 		return fail_plain(why, EINVAL, "the service manager must pass one listening "
 		                  "SOCK_SEQPACKET unix socket (LISTEN_FDS); 'nbdctl serve' does");
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return fail(why, errno, "cannot make the channel's socket non-blocking");
-	*ret = fd;
-	return 0;
+	r = service_make_nonblocking(fd, "the channel's socket", why);
+	if (r == 0)
+		*ret = fd;
+	return r;
 }
 
 /* An export has a descriptor for each client; take as many as the system lets us have. */
 static void raise_limits(void)
 {
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		(void) setrlimit(RLIMIT_NOFILE, &limit);
-	}
+	(void) service_raise_descriptors();
 	/* A file size limit shall be an error of the write, not the end of the process. */
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);

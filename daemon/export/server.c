@@ -4,15 +4,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/log-attach.h"
 #include "base/log.h"
-#include "base/notify.h"
+#include "base/service.h"
 #include "base/text.h"
 #include "export/bitmaps.h"
 #include "export/look.h"
@@ -238,29 +236,6 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
 	return 0;
 }
 
-/* sd-event takes them from a signalfd, so every thread that starts must have them blocked. */
-static int watch_signals(struct server *server, struct failure *why)
-{
-	static const struct {
-		int number;
-		sd_event_signal_handler_t handler;
-	} signals[] = { { SIGTERM, on_stop }, { SIGINT, on_stop }, { SIGHUP, on_hangup } };
-	sigset_t set;
-
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-		sigaddset(&set, signals[i].number);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
-		int r = sd_event_add_signal(server->event, NULL, signals[i].number, signals[i].handler,
-		                            server);
-
-		if (r < 0)
-			return fail(why, -r, "cannot watch for signals");
-	}
-	return 0;
-}
-
 /* Start and end */
 
 /* Before the sandbox: who knows users may have to be asked. */
@@ -314,7 +289,7 @@ static int start(struct server *server, int listener, struct failure *why)
 	if (r == 0)
 		r = start_export(server, why);
 	if (r == 0)
-		r = watch_signals(server, why);
+		r = service_watch_signals(server->event, on_stop, on_hangup, server, why);
 	if (r == 0)
 		r = admit_start(a, &server->export, server->event, listener, why);
 	a->trusts = trusts;
@@ -391,24 +366,16 @@ int serve(const struct server_options *options, struct export_settings *settings
 	server->options = options;
 	server->settings = settings;
 	server->memory = export_settings_memory(settings);
-	r = sd_event_new(&server->event);
-	if (r >= 0)
-		r = log_attach(server->event);
-	if (r < 0) {
-		sd_event_unref(server->event);
-		free(server);
-		return fail(why, -r, "cannot make an event loop");
-	}
-	notify_attach(server->event);
-	r = start(server, listener, why);
+	r = service_new_event(&server->event, why);
+	if (r == 0)
+		r = start(server, listener, why);
 	if (r == 0)
 		r = run(server, why);
 	if (server->runs)
 		stop(server);
 	else
 		control_stop(&server->control);
-	notify_attach(NULL);
-	sd_event_unref(server->event);
+	service_end_event(server->event);
 	free(server);
 	return r;
 }

@@ -4,21 +4,18 @@
  * hands each one over to its export.  See docs/processes.md for who may do what.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
-#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/service.h"
 #include "negotiator/control.h"
 #include "negotiator/sandbox.h"
 #include "negotiator/server.h"
@@ -179,33 +176,24 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 /* Checks one passed socket and makes it non-blocking. */
 static int take_listener(struct server *server, int fd, struct failure *why)
 {
-	int flags;
+	char what[32];
+	int r;
 
 	if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
 		return fail_plain(why, EINVAL,
 		                  "descriptor %d (of LISTEN_FDS) is not a listening stream socket",
 		                  fd);
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return fail(why, errno, "cannot make descriptor %d non-blocking", fd);
-	server->listeners[server->n_listeners++] = fd;
-	return 0;
-}
-
-/* Everything that was inherited beyond what LISTEN_FDS counts.  Before the log opens its socket. */
-static void close_inherited(void)
-{
-	int n = sd_listen_fds(0);
-
-	if (n >= 0)
-		(void) close_range((unsigned) (SD_LISTEN_FDS_START + n), UINT_MAX, 0);
+	(void) snprintf(what, sizeof what, "descriptor %d", fd);
+	r = service_make_nonblocking(fd, what, why);
+	if (r == 0)
+		server->listeners[server->n_listeners++] = fd;
+	return r;
 }
 
 /* Takes what LISTEN_FDS counts. */
 static int take_descriptors(struct server *server, bool need_listeners, struct failure *why)
 {
-	int n = sd_listen_fds(1);
-	int null;
+	int n = sd_listen_fds(1), r;
 
 	if (n < 0)
 		return fail(why, -n, "LISTEN_FDS");
@@ -216,33 +204,10 @@ static int take_descriptors(struct server *server, bool need_listeners, struct f
 		return fail_plain(why, E2BIG, "%d listening sockets, but at most %u are taken", n,
 		                  SERVER_MAX_LISTENERS);
 
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
-		return fail(why, errno, "cannot open /dev/null");
-	if (null > STDERR_FILENO)
-		close_fd(&null);
-
-	for (int i = 0; i < n; i++) {
-		int r = take_listener(server, SD_LISTEN_FDS_START + i, why);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* As many descriptors as we may have. */
-static void raise_limits(struct server *server)
-{
-	struct rlimit limit;
-
-	server->most_descriptors = 1024;
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void) setrlimit(RLIMIT_NOFILE, &limit);
-	server->most_descriptors = limit.rlim_cur < UINT_MAX ? (unsigned) limit.rlim_cur
-	                                                     : UINT_MAX;
+	r = service_take_null(why);
+	for (int i = 0; i < n && r == 0; i++)
+		r = take_listener(server, SD_LISTEN_FDS_START + i, why);
+	return r;
 }
 
 static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata)
@@ -260,35 +225,6 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 	(void) source;
 	(void) si;
 	(void) server_reload(userdata, &why);   /* it is in the log */
-	return 0;
-}
-
-static const struct {
-	int signal;
-	sd_event_signal_handler_t handler;
-} signals[] = {
-	{ SIGTERM, on_stop },
-	{ SIGINT, on_stop },
-	{ SIGHUP, on_hangup },
-};
-
-static int watch_signals(struct server *server, struct failure *why)
-{
-	sigset_t set;
-
-	(void) signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-		sigaddset(&set, signals[i].signal);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		return fail(why, errno, "cannot block signals");
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
-		int r = sd_event_add_signal(server->event, NULL, signals[i].signal,
-		                            signals[i].handler, server);
-
-		if (r < 0)
-			return fail(why, -r, "cannot watch signals");
-	}
 	return 0;
 }
 
@@ -324,16 +260,12 @@ static int note_files(struct server *server, const struct arguments *args, struc
 /* What everything else needs. */
 static int prepare_event(struct server *server, struct failure *why)
 {
-	int r = sd_event_new(&server->event);
+	int r = service_new_event(&server->event, why);
 
-	if (r >= 0)
-		r = log_attach(server->event);
-	if (r >= 0)
-		r = notify_watchdog(server->event);
-	if (r < 0)
-		return fail(why, -r, "cannot create the event loop");
-	notify_attach(server->event);
-	r = watch_signals(server, why);
+	if (r == 0)
+		r = service_feed_watchdog(server->event, why);
+	if (r == 0)
+		r = service_watch_signals(server->event, on_stop, on_hangup, server, why);
 	if (r == 0)
 		r = server_open(server, why);
 	if (r == 0)
@@ -359,7 +291,7 @@ static int prepare(struct server *server, const struct arguments *args,
 {
 	int r = take_descriptors(server, true, why);
 
-	raise_limits(server);
+	server->most_descriptors = service_raise_descriptors();
 	if (r == 0)
 		r = note_files(server, args, why);
 	if (r == 0)
@@ -426,17 +358,9 @@ static int check_sandbox(const struct arguments *args)
 /* It would fail again, and the next entry of the log would be like this one.  Any signal ends it. */
 static void pause_after_failure(const struct arguments *args, const struct failure *why)
 {
-	const struct timespec length = { .tv_sec = args->pause };
-	sigset_t any;
-
 	notify("STATUS=cannot start, will be tried again: %.300s", why->text);
-	if (!args->pause)
-		return;
-	sigemptyset(&any);
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-		sigaddset(&any, signals[i].signal);
-	if (sigprocmask(SIG_BLOCK, &any, NULL) == 0)
-		(void) sigtimedwait(&any, NULL, &length);
+	if (args->pause)
+		service_wait_for_signal(args->pause);
 }
 
 static void clear(struct server *server)
@@ -447,9 +371,7 @@ static void clear(struct server *server)
 	negotiator_settings_clear(&server->settings);
 	free(server->files.exports);
 	free(server->files.config);
-	notify_attach(NULL);
-	(void) notify_watchdog(NULL);
-	sd_event_unref(server->event);
+	service_end_event(server->event);
 }
 
 int main(int argc, char **argv)
@@ -462,7 +384,7 @@ int main(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	close_inherited();
+	service_close_inherited();
 	log_start("nbd-negotiator", args.debug ? LOG_DEBUG : LOG_INFO);
 	if (args.sandbox_check)
 		return check_sandbox(&args);

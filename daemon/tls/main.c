@@ -4,21 +4,19 @@
  * ones.  The only program that has keys.  See docs/processes.md for who may do what.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
 #include "base/confine.h"
-#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/service.h"
 #include "tls/check.h"
 #include "tls/sandbox.h"
 #include "tls/server.h"
@@ -158,46 +156,26 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
 	return -1;
 }
 
-/* Everything that was inherited beyond what LISTEN_FDS counts.  Before the log opens its socket. */
-static void close_inherited(void)
-{
-	int n = sd_listen_fds(0);
-
-	if (n >= 0)
-		(void) close_range((unsigned) (SD_LISTEN_FDS_START + n), UINT_MAX, 0);
-}
-
 /* The one listening socket. */
 static int take_listener(struct server *server, struct failure *why)
 {
-	int n = sd_listen_fds(1), null, flags;
+	int n = sd_listen_fds(1), r;
 
 	if (n != 1 || sd_is_socket(SD_LISTEN_FDS_START, AF_UNIX, SOCK_SEQPACKET, 1) <= 0)
 		return fail_plain(why, ENOTCONN, "it must be passed one listening SOCK_SEQPACKET "
 		                  "socket (LISTEN_FDS): start it by systemd, or use 'nbdctl serve'");
 	server->listener = SD_LISTEN_FDS_START;
-	flags = fcntl(server->listener, F_GETFL);
-	if (flags < 0 || fcntl(server->listener, F_SETFL, flags | O_NONBLOCK) < 0)
-		return fail(why, errno, "cannot make the listening socket non-blocking");
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
-		return fail(why, errno, "cannot open /dev/null");
-	if (null > STDERR_FILENO)
-		close_fd(&null);
-	return confine_check_descriptors("TLS program", why);
+	r = service_make_nonblocking(server->listener, "the listening socket", why);
+	if (r == 0)
+		r = service_take_null(why);
+	return r == 0 ? confine_check_descriptors("TLS program", why) : r;
 }
 
-/* As many descriptors as we may have, and how many sessions that is. */
+/* For how many sessions there are descriptors. */
 static void raise_limits(struct server *server)
 {
-	struct rlimit limit = { .rlim_cur = 1024, .rlim_max = 1024 };
-	unsigned most;
+	unsigned most = service_raise_descriptors();
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		(void) setrlimit(RLIMIT_NOFILE, &limit);
-	}
-	most = limit.rlim_cur < INT_MAX ? (unsigned) limit.rlim_cur : INT_MAX;
 	server->max_sessions = most > OWN_DESCRIPTORS + DESCRIPTORS_EACH ?
 		(most - OWN_DESCRIPTORS) / DESCRIPTORS_EACH : 1;
 }
@@ -223,48 +201,14 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 	return 0;
 }
 
-static const struct {
-	int signal;
-	sd_event_signal_handler_t handler;
-} signals[] = {
-	{ SIGTERM, on_stop },
-	{ SIGINT, on_stop },
-	{ SIGHUP, on_hangup },
-};
-
-/* Blocked in all threads, for they come later. */
-static int watch_signals(struct server *server, struct failure *why)
-{
-	sigset_t set;
-
-	(void) signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-		sigaddset(&set, signals[i].signal);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		return fail(why, errno, "cannot block signals");
-	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
-		int r = sd_event_add_signal(server->event, NULL, signals[i].signal,
-		                            signals[i].handler, server);
-
-		if (r < 0)
-			return fail(why, -r, "cannot watch signals");
-	}
-	return 0;
-}
-
 static int prepare_event(struct server *server, struct failure *why)
 {
-	int r = sd_event_new(&server->event);
+	int r = service_new_event(&server->event, why);
 
-	if (r >= 0)
-		r = log_attach(server->event);
-	if (r >= 0)
-		r = notify_watchdog(server->event);
-	if (r < 0)
-		return fail(why, -r, "cannot create the event loop");
-	notify_attach(server->event);
-	r = watch_signals(server, why);
+	if (r == 0)
+		r = service_feed_watchdog(server->event, why);
+	if (r == 0)
+		r = service_watch_signals(server->event, on_stop, on_hangup, server, why);
 	if (r == 0)
 		r = refusal_log_init(&server->refusals, server->event, why);
 	if (r == 0)
@@ -357,9 +301,7 @@ static void clear(struct server *server)
 	credentials_unref(server->credentials);
 	close_fd(&server->folder.fd);
 	close_fd(&server->renewed.fd);
-	notify_attach(NULL);
-	(void) notify_watchdog(NULL);
-	sd_event_unref(server->event);
+	service_end_event(server->event);
 }
 
 int main(int argc, char **argv)
@@ -371,7 +313,7 @@ int main(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	close_inherited();
+	service_close_inherited();
 	log_start("nbd-tls", args.debug ? LOG_DEBUG : LOG_INFO);
 	if (args.sandbox_check)
 		return check_sandbox(&server, &args);
