@@ -9,8 +9,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "attach/stream.h"
 #include "base/attr.h"
@@ -25,21 +23,13 @@
 static int open_channel(int *ret, struct failure *why)
 {
 	const char *path = secure_getenv("NBD_EXPORT_TLS_CHANNEL");
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	AUTO_FD fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r;
 
 	if (!path)
 		path = TLS_CHANNEL;
-	if (fd < 0)
-		return fail(why, errno, "cannot make a socket");
-	if (strlen(path) >= sizeof address.sun_path)
-		return fail(why, ENAMETOOLONG, "%.120s", path);
-	(void) strcpy(address.sun_path, path);
-	if (connect(fd, (const struct sockaddr *) &address, sizeof address) < 0)
-		return fail_plain(why, errno, "nbd-tls does not answer at %.120s: %s (systemctl "
-		                  "start nbd-tls.socket)", path, strerror(errno));
-	*ret = take_fd(&fd);
-	return 0;
+	r = connect_records(path, ret);
+	return r == 0 ? 0 : fail_plain(why, -r, "nbd-tls does not answer at %.120s: %s (systemctl "
+	                               "start nbd-tls.socket)", path, strerror(-r));
 }
 
 static int ask(int channel, int fd, const char *host, const struct client_limits *limits,

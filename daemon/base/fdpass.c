@@ -8,8 +8,27 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/attr.h"
 
 #define MAX_RECEIVED_FDS 4u     /* one is right; more are counted, so that they can be told */
+
+int connect_records(const char *path, int *ret_fd)
+{
+	AUTO_FD fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof address.sun_path)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	if (connect(fd, (const struct sockaddr *) &address, sizeof address) < 0)
+		return -errno;
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
 
 int send_record(int channel, const void *record, size_t len, int fd)
 {

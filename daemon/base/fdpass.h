@@ -10,6 +10,12 @@
 #include "base/failure.h"
 
 /*
+ * A non-blocking SOCK_SEQPACKET socket, connected to the one that listens at `path`: the caller's.
+ * Done at once or not at all: -EAGAIN is a full queue, -ENOENT and -ECONNREFUSED that nobody listens.
+ */
+int connect_records(const char *path, int *ret_fd);
+
+/*
  * Sends `len` bytes and, unless `fd` is -1, that descriptor (which stays the
  * caller's).  0, or -errno; -EAGAIN when a non-blocking socket is full.
  */

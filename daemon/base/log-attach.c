@@ -1,46 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/log-attach.h"
 
-#include "base/attr.h"
-#include "base/clock.h"
+#include <stddef.h>
+
+#include "base/deferred.h"
 #include "base/log.h"
 
-#define AGAIN_USEC USEC_PER_SEC
-
-static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
+static bool has_lost(void *userdata)
 {
-	(void) source, (void) usec, (void) userdata;
-	log_tell_lost();
-	return 0;
+	(void) userdata;
+	return log_has_lost();
 }
 
-/* Whatever the loop did, an entry may have been lost: also the one that tells of others. */
-static int after_each_turn(sd_event_source *source, void *userdata)
+/* That entry may get lost, too: then it is due again. */
+static void tell_lost(void *userdata)
 {
-	sd_event_source *again = userdata;
-
-	(void) source;
-	if (!log_has_lost() || sd_event_source_get_enabled(again, NULL) != 0)
-		return 0;
-	(void) sd_event_source_set_time_relative(again, AGAIN_USEC);
-	(void) sd_event_source_set_enabled(again, SD_EVENT_ONESHOT);
-	return 0;
+	(void) userdata;
+	log_tell_lost();
 }
 
 int log_attach(sd_event *event)
 {
-	sd_event_source *again = NULL, *post = NULL;
-	int r = sd_event_add_time_relative(event, &again, CLOCK_MONOTONIC, 0, 0, on_again, NULL);
-
-	if (r >= 0)
-		r = sd_event_source_set_enabled(again, SD_EVENT_OFF);
-	if (r >= 0)
-		r = sd_event_add_post(event, &post, after_each_turn, again);
-	if (r >= 0)
-		r = sd_event_source_set_floating(post, true);
-	if (r >= 0)
-		r = sd_event_source_set_floating(again, true);
-	sd_event_source_unref(post);
-	sd_event_source_unref(again);
-	return r < 0 ? r : 0;
+	return deferred_add(event, &(struct deferred) { .is_due = has_lost, .act = tell_lost });
 }

@@ -3,10 +3,9 @@
 #include "negotiator/export-link.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/clock.h"
 #include "base/fdpass.h"
@@ -225,23 +224,15 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 	return 0;
 }
 
-/* Connecting to a unix socket is done at once, or not at all: EAGAIN is a full queue. */
+/* By a relative path: the working directory is the folder of channels, since whole paths can be
+ * longer than an address. */
 static int open_channel(const char *label, int *ret_fd)
 {
-	AUTO_FD fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char path[NAME_MAX + 1];
 
-	if (fd < 0)
-		return -errno;
-	/* Relative: the working directory is the folder of channels, since whole paths can be
-	 * longer than an address. */
-	if (snprintf(address.sun_path, sizeof address.sun_path, "%s.channel", label) >=
-	    (int) sizeof address.sun_path)
+	if (snprintf(path, sizeof path, "%s.channel", label) >= (int) sizeof path)
 		return -ENAMETOOLONG;
-	if (connect(fd, (struct sockaddr *) &address, sizeof address) < 0)
-		return -errno;
-	*ret_fd = take_fd(&fd);
-	return 0;
+	return connect_records(path, ret_fd);
 }
 
 /* `error`: of the attempt, an errno.  Nobody listens: that is the state of a unit. */

@@ -148,7 +148,5 @@ void server_close(struct server *server)
 	tls_link_clear(&server->tls);
 	server->feed = sd_event_source_disable_unref(server->feed);
 	server->resume = sd_event_source_disable_unref(server->resume);
-	server->after_events = sd_event_source_disable_unref(server->after_events);
-	server->status = sd_event_source_disable_unref(server->status);
 	refusal_log_end(&server->refusals);
 }

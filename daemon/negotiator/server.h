@@ -69,9 +69,7 @@ struct server {
 	uint64_t refused_since;         /* clients turned away that the log has not told */
 	uint64_t next_log;              /* when it may be told again; CLOCK_MONOTONIC */
 
-	sd_event_source *after_events;  /* sees whether the figures have changed */
-	sd_event_source *status;        /* tells them, a moment later */
-	struct server_figures told;
+	struct server_figures told;     /* by STATUS= */
 
 	struct refusal_log refusals;
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* STATUS= for `systemctl status`: figures, told when they change, once a second at most. */
 #include <inttypes.h>
-#include <time.h>
 
+#include "base/deferred.h"
 #include "base/notify.h"
 #include "negotiator/server.h"
 
@@ -29,19 +29,17 @@ void server_tell_ready(struct server *server)
 	notify("READY=1\n" FORMAT, FIGURES(server->told));
 }
 
-static int on_status(sd_event_source *source, uint64_t usec, void *userdata)
+static void tell(void *userdata)
 {
 	struct server *server = userdata;
 
-	(void) source;
-	(void) usec;
 	server->told = server_figures(server);
 	notify(FORMAT, FIGURES(server->told));
-	return 0;
 }
 
-static bool has_changed(const struct server *server)
+static bool has_changed(void *userdata)
 {
+	const struct server *server = userdata;
 	const struct server_figures f = server_figures(server), *told = &server->told;
 
 	return f.n_handshakes != told->n_handshakes || f.n_live != told->n_live ||
@@ -49,28 +47,11 @@ static bool has_changed(const struct server *server)
 	       f.n_bad_files != told->n_bad_files;
 }
 
-static int after_events(sd_event_source *source, void *userdata)
-{
-	struct server *server = userdata;
-	int armed = SD_EVENT_OFF;
-
-	(void) source;
-	(void) sd_event_source_get_enabled(server->status, &armed);
-	if (armed != SD_EVENT_OFF || !has_changed(server))
-		return 0;
-	(void) sd_event_source_set_time_relative(server->status, USEC_PER_SEC);
-	(void) sd_event_source_set_enabled(server->status, SD_EVENT_ONESHOT);
-	return 0;
-}
-
 int server_watch_status(struct server *server, struct failure *why)
 {
-	int r = sd_event_add_time_relative(server->event, &server->status, CLOCK_MONOTONIC, 0, 0,
-	                                   on_status, server);
+	int r = deferred_add(server->event, &(struct deferred) {
+		.is_due = has_changed, .act = tell, .userdata = server,
+	});
 
-	if (r >= 0)
-		r = sd_event_source_set_enabled(server->status, SD_EVENT_OFF);
-	if (r >= 0)
-		r = sd_event_add_post(server->event, &server->after_events, after_events, server);
 	return r < 0 ? fail(why, -r, "cannot prepare the event loop") : 0;
 }

@@ -334,25 +334,9 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 
 /* --- what we ask ------------------------------------------------------------- */
 
-static int open_channel(const char *path, int *ret_fd)
-{
-	AUTO_FD fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	if (fd < 0)
-		return -errno;
-	if (snprintf(address.sun_path, sizeof address.sun_path, "%s", path) >=
-	    (int) sizeof address.sun_path)
-		return -ENAMETOOLONG;
-	if (connect(fd, (struct sockaddr *) &address, sizeof address) < 0)
-		return -errno;
-	*ret_fd = take_fd(&fd);
-	return 0;
-}
-
 static enum tls_answer connect_link(struct tls_link *link, struct refusal *ret_refusal)
 {
-	int r = open_channel(link->path, &link->fd);
+	int r = connect_records(link->path, &link->fd);
 
 	if (r >= 0)
 		r = sd_event_add_io(link->event, &link->io, link->fd, EPOLLIN, on_channel, link);

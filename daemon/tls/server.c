@@ -179,8 +179,6 @@ void server_close(struct server *server)
 		worker_stop(&server->workers[i]);
 	server->hearing = sd_event_source_disable_unref(server->hearing);
 	refusal_log_end(&server->refusals);
-	server->after_events = sd_event_source_disable_unref(server->after_events);
-	server->status = sd_event_source_disable_unref(server->status);
 	server->expiring = sd_event_source_disable_unref(server->expiring);
 	mailbox_collect(&server->news, &letters);
 	while (!STAILQ_EMPTY(&letters)) {

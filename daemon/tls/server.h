@@ -71,8 +71,6 @@ struct server {
 
 	struct refusal_log refusals;
 	struct server_figures figures, told;
-	sd_event_source *after_events;
-	sd_event_source *status;
 	sd_event_source *expiring;
 };
 
