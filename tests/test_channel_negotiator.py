@@ -53,6 +53,18 @@ def test_a_second_client_uses_the_same_channel(fake, bench):
     assert fake.nobody_waits()
 
 
+def test_the_status_for_systemctl_follows_what_happens(fake, bench):
+    told = bench.process.notified
+    assert "STATUS=1 export, 0 clients in the handshake, 0 being served" in told.wait("READY=1")
+    client = bench.client()
+    assert told.wait("STATUS=1 export, 1 client in the handshake, 0 being served"), told.messages
+    client.close()
+    since = len(told.messages)
+    held = end_to_end(bench, fake)
+    assert told.wait("STATUS=1 export, 0 clients in the handshake, 1 being served", since), \
+        (told.messages, held)
+
+
 @pytest.mark.parametrize("mode", wire.MODES, ids=wire.MODE_NAMES)
 def test_a_reservation_says_what_was_negotiated(fake, bench, mode):
     client = bench.client()
