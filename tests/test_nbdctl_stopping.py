@@ -92,6 +92,28 @@ def test_an_export_whose_file_cannot_be_removed_serves_again(ctl, fake_export, s
     assert export.calls() == ["ListClients", "DrainIdle", "Resume"]
 
 
+def test_a_removal_that_fails_leaves_drained_what_was_drained_before(ctl, fake_export, systemd,
+                                                                     mounted):
+    systemd()
+    export = fake_export("State=s:drained")
+    ctl.exports = mounted("tmpfs")
+    ctl.write("web1", "Device=/dev/x")
+    subprocess.run(["mount", "-o", "remount,ro", ctl.exports], check=True, timeout=60)
+    for how in ([], ["--drain"]):
+        assert "Read-only" in ctl("remove", "web1", *how, status=1).stderr
+    assert export.calls() == ["ListClients", "DrainIdle", "Drain"]
+
+
+@pytest.mark.parametrize("rule, words", [("silent:Drain", "not drained after 1 s"),
+                                         ("error:Drain=no luck", "no luck")])
+def test_who_waits_in_vain_for_the_drain_of_another_does_not_break_it_off(ctl, fake_export, systemd,
+                                                                          rule, words):
+    systemd()
+    export = fake_export("State=s:draining", rule)
+    assert words in ctl("remove", "web1", "--drain=1", status=1).stderr
+    assert export.calls() == ["Drain"] and ctl.files() == ["web1.conf"]
+
+
 def test_replace_gives_clients_no_other_device(ctl, fake_export, file_disk, systemd):
     manager = systemd("state:nbd-export@web1.service=active")
     other = file_disk(8 * MIB, name="other")

@@ -94,11 +94,13 @@ static int drain_idle(sd_bus *bus, const char *label, struct failure *why)
 	return r == -EBADR ? drain(bus, label, FLUSH_PATIENCE, why) : r;
 }
 
-static int fail_late(sd_bus *bus, const char *label, uint32_t seconds, struct failure *why)
+/* `ours`: nobody had drained it before. */
+static int fail_late(sd_bus *bus, const char *label, uint32_t seconds, bool ours,
+                     struct failure *why)
 {
 	struct failure cause = { 0 };
 
-	if (resume(bus, label, &cause) == 0)
+	if (!ours || resume(bus, label, &cause) == 0)
 		return fail_plain(why, ETIMEDOUT, "%s is not drained after %u s, and stays as it "
 		                  "was", label, seconds);
 	return fail_plain(why, ETIMEDOUT, "%s is not drained after %u s, and goes on draining, "
@@ -106,7 +108,7 @@ static int fail_late(sd_bus *bus, const char *label, uint32_t seconds, struct fa
 }
 
 static int drain_clients(const struct quiesce_options *o, sd_bus *bus, const char *label,
-                         struct failure *why)
+                         bool ours, struct failure *why)
 {
 	struct failure cause = { 0 };
 	int r = drain(bus, label, o->patience, &cause);
@@ -116,17 +118,17 @@ static int drain_clients(const struct quiesce_options *o, sd_bus *bus, const cha
 		return 0;
 	}
 	if (r == -ETIMEDOUT)
-		return fail_late(bus, label, o->patience, why);
-	if (r < 0) {
+		return fail_late(bus, label, o->patience, ours, why);
+	if (r < 0)
 		*why = cause;
+	if (r < 0 && ours)
 		quiesce_undo(bus, label, why);
-	}
 	return r;
 }
 
 /* Whoever comes from now on is told why not, instead of being cut off.  What else is wrong with
  * it keeps nobody from stopping it. */
-static int close_door(sd_bus *bus, const char *label, struct failure *why)
+static int close_door(sd_bus *bus, const char *label, bool ours, struct failure *why)
 {
 	struct failure cause = { 0 };
 	int r = drain_idle(bus, label, &cause);
@@ -136,7 +138,7 @@ static int close_door(sd_bus *bus, const char *label, struct failure *why)
 		return r < 0 ? r : fail_plain(why, EBUSY, "%s", cause.text);
 	}
 	if (r == -ETIMEDOUT)
-		return fail_late(bus, label, FLUSH_PATIENCE, why);
+		return fail_late(bus, label, FLUSH_PATIENCE, ours, why);
 	if (r < 0)
 		log_warning("%s: %s", label, cause.text);
 	return 0;
@@ -145,15 +147,16 @@ static int close_door(sd_bus *bus, const char *label, struct failure *why)
 int quiesce(const struct quiesce_options *o, sd_bus *bus, const char *label, bool stops,
             bool *ret_drained, struct failure *why)
 {
+	bool ours;
 	int r = 0;
 
 	*ret_drained = false;
-	if (o->drain)
-		r = drain_clients(o, bus, label, why);
-	else if (!o->force)
+	if (!o->drain && !o->force)
 		r = refuse_while_busy(bus, label, why);
-	if (r == 0 && !o->drain && !o->force && stops)
-		r = close_door(bus, label, why);
-	*ret_drained = r == 0 && (o->drain || (stops && !o->force));
+	if (r < 0 || (!o->drain && (o->force || !stops)))
+		return r;
+	ours = running_serves(bus, label);
+	r = o->drain ? drain_clients(o, bus, label, ours, why) : close_door(bus, label, ours, why);
+	*ret_drained = r == 0 && ours;
 	return r;
 }

@@ -22,8 +22,8 @@ int quiesce_parse_drain(const char *value, void *into, struct failure *why);
 
 /*
  * 0 when it may be stopped.  `stops`: it will be, so from here on nobody is let in.  On failure
- * it serves as before; if it does not, the sentence says so.  `ret_drained`: quiesce_undo() is
- * needed if it is not stopped after all.
+ * it is as before; if it is not, the sentence says so.  `ret_drained`: quiesce_undo() is needed
+ * if it is not stopped after all; not where somebody else had drained it before.
  */
 int quiesce(const struct quiesce_options *o, sd_bus *bus, const char *label, bool stops,
             bool *ret_drained, struct failure *why);

@@ -164,6 +164,21 @@ void running_clear(struct running *r)
 	*r = (struct running) { 0 };
 }
 
+bool running_serves(sd_bus *bus, const char *label)
+{
+	AUTO_MESSAGE *m = NULL, *reply = NULL;
+	struct running running = { 0 };
+	bool serves = true;
+
+	if (control_new_call(bus, CONTROL_EXPORT(label), NULL, &m) >= 0 &&
+	    sd_bus_call(bus, m, CONTROL_PATIENCE, NULL, &reply) >= 0 &&
+	    control_read_dictionary(reply, export_fields, ARRAY_LEN(export_fields), &running) > 0 &&
+	    running.state)
+		serves = strcmp(running.state, "serving") == 0;
+	running_clear(&running);
+	return serves;
+}
+
 static void clear_client(struct running_client *c)
 {
 	free(c->peer);

@@ -55,6 +55,9 @@ int running_answer_clients(struct inquiry *inquiry, struct running_client **ret,
 void running_ask_negotiator(const struct places *p, struct inquiry *ret);
 int running_answer_negotiator(struct inquiry *inquiry, struct running_negotiator *ret);
 
+/* Whether an export that was connected to is "serving"; one that does not tell is taken to be. */
+bool running_serves(sd_bus *bus, const char *label);
+
 /* The clients of an export that was connected to. */
 int running_clients(sd_bus *bus, const char *label, struct running_client **ret, size_t *ret_n,
                     struct failure *why);
