@@ -573,6 +573,28 @@ def test_reload_stops_what_has_no_file_any_more(ctl, disk, systemd):
     assert not (ctl.runtime / "instances" / "gone").exists()
 
 
+def test_reload_stops_what_has_no_file_also_when_another_does_not_start(ctl, disk, systemd):
+    ctl.write("a", f"Device={disk}")
+    manager = systemd("job:nbd-export@a.socket=failed", "state:nbd-export@gone.socket=active")
+    done = ctl("reload", status=1)
+    assert "stopped gone" in done.stdout and "1 export could not be reloaded" in done.stderr
+    assert "StopUnit nbd-export@gone.socket" in manager.calls()
+
+
+def test_reload_tells_what_did_not_start_and_what_did_not_stop(ctl, disk, systemd):
+    ctl.write("a", f"Device={disk}")
+    systemd("job:nbd-export@a.socket=failed", "job:nbd-export@gone.socket=failed",
+            "state:nbd-export@gone.socket=active")
+    said = ctl("reload", status=1).stderr
+    assert "gone has no file any more" in said and "1 export could not be reloaded" in said
+
+
+def test_reload_that_reaches_no_systemd_says_so_once(ctl, disk):
+    ctl.write("a", f"Device={disk}")
+    ctl.env["NBD_EXPORT_SYSTEMD"] = f"unix:path={ctl.folder}/nobody"
+    assert ctl("reload", status=1).stderr.count("cannot reach systemd") == 1
+
+
 def test_reload_goes_on_with_what_has_clients_and_names_it(ctl, fake_export, systemd):
     export = fake_export(*CLIENT, label="gone")
     (ctl.exports / "gone.conf").unlink()

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/attr.h"
 #include "base/log.h"
@@ -75,6 +76,22 @@ static int stop_strays(const struct places *p, size_t *ret_n, struct failure *wh
 	return 0;
 }
 
+/* What cannot be reloaded keeps nothing from being stopped.  Both tell, if not the same. */
+static int follow(const struct places *p, const struct files *files, size_t *ret_n_strays,
+                  struct failure *why)
+{
+	struct failure cause = { 0 };
+	int r = activate_all(p, files, why);
+
+	if (stop_strays(p, ret_n_strays, &cause) == 0)
+		return r;
+	if (r == 0)
+		*why = cause;
+	else if (strcmp(cause.text, why->text) != 0)
+		log_error("%s", cause.text);
+	return -why->code;
+}
+
 static int reload_files(const struct places *p, const struct files *files, struct failure *why)
 {
 	size_t n_strays;
@@ -82,9 +99,7 @@ static int reload_files(const struct places *p, const struct files *files, struc
 
 	for (size_t i = 0; i < files->n_bad; i++)
 		log_error("%s", files->bad[i].sentence);
-	r = activate_all(p, files, why);
-	if (r == 0)
-		r = stop_strays(p, &n_strays, why);
+	r = follow(p, files, &n_strays, why);
 	if (r < 0)
 		return r;
 	(void) printf("reloaded %zu export%s\n", files->n_good, files->n_good == 1 ? "" : "s");
