@@ -228,6 +228,24 @@ def test_what_is_held_by_another_is_refused_also_where_the_file_was_lost(ctl, fa
     assert ctl.files() == []
 
 
+def test_what_is_in_use_elsewhere_is_refused_when_it_was_shared_until_now(ctl, fake_export, disk,
+                                                                          held):
+    export = fake_export(f"Device=s:{disk}", "Shared=b:1", *CLIENT)
+    ctl.write("web1", f"Device={disk}\nReadOnly=yes\nShared=yes")
+    before = ctl.read("web1")
+    for claim in ([], ["--read-only"]):
+        assert "has it locked" in ctl("add", "web1", disk, *claim, "--replace", status=1).stderr
+    assert ctl.read("web1") == before and export.calls() == []
+
+
+@pytest.mark.parametrize("runs, becomes", [("Shared=b:1", ["--read-only", "--shared"]),
+                                           ("Shared=b:0", [])])
+def test_what_the_running_export_holds_itself_is_not_in_use(ctl, fake_export, disk, held, runs,
+                                                           becomes):
+    fake_export(f"Device=s:{disk}", runs, *CLIENT)
+    ctl("add", "web1", disk, *becomes, "--description", "new", "--replace")
+
+
 def test_clients_of_a_lost_file_get_no_other_device(ctl, fake_export, disk):
     fake_export("Device=s:/dev/other", *CLIENT)
     (ctl.exports / "web1.conf").unlink()

@@ -18,6 +18,7 @@ static const struct control_field export_fields[] = {
 	FIELD("StateReason", 's', state_reason),
 	FIELD("Size", 't', size),
 	FIELD("ReadOnly", 'b', read_only),
+	FIELD("Shared", 'b', shared),
 	FIELD("Direct", 'b', direct),
 	FIELD("Rotational", 'b', rotational),
 	FIELD("WriteCache", 'b', write_cache),

@@ -20,7 +20,7 @@ struct running {
 	uint64_t size, memory, memory_used, requests, errors, bytes_read, bytes_written;
 	uint64_t since, stuck_since;
 	uint32_t sector, physical_block, optimal_io, threads, max_connections, connections;
-	bool read_only, direct, rotational, write_cache, can_discard;
+	bool read_only, shared, direct, rotational, write_cache, can_discard;
 };
 
 struct running_client {

@@ -241,25 +241,33 @@ static bool runs_with(const struct places *p, const struct export_settings *s)
 	return same;
 }
 
-/* A running export holds its device itself, and does also when its file has been lost. */
+/* A running export holds its device itself, and does also when its file has been lost.  Whether
+ * it could be held more firmly is another matter: a shared one keeps nobody out. */
+static bool is_held(const struct places *p, const struct export_settings *s,
+                    const struct export_settings *before)
+{
+	struct running running = { 0 };
+	struct failure ignored = { 0 };
+	int r = running_read(p, s->label, &running, &ignored);
+	bool held;
+
+	if (r < 0)                              /* it may run, but does not tell */
+		return !control_is_absent(r) && before && strcmp(before->device, s->device) == 0;
+	held = running.device && strcmp(running.device, s->device) == 0 &&
+	       (s->shared || !running.shared);
+	running_clear(&running);
+	return held;
+}
+
 static int check_device(const struct add_options *o, const struct files *files,
                         struct failure *why)
 {
 	const struct places *p = &o->common.places;
 	const struct export_settings *s = &o->settings;
-	const struct export_settings *before = files_find(files, s->label);
-	struct failure ignored = { 0 };
-	AUTO_BUS *bus = NULL;
-
 	int r = p->of_units ? device_path_check(s->device, why) : 0;
 
-	if (r < 0)
+	if (r < 0 || is_held(p, s, files_find(files, s->label)))
 		return r;
-	if (before && strcmp(before->device, s->device) == 0 &&
-	    running_connect(p, s->label, &bus, &ignored) == 0)
-		return 0;
-	if (!before && runs_with(p, s))
-		return 0;
 	return device_check(s, p->of_units, why);
 }
 

@@ -41,6 +41,7 @@ TEXT(state, state_word(s->state))
 TEXT(state_reason, s->state_reason)
 TEXT(engine, s->export.loops[0].ring.engine->name)
 FLAG(read_only, s->export.device.read_only)
+FLAG(shared, s->settings->shared)
 FLAG(direct, s->export.device.direct)
 FLAG(rotational, s->export.device.rotational)
 FLAG(write_cache, s->export.device.write_cache)
@@ -284,6 +285,7 @@ const sd_bus_vtable control_vtable[] = {
 	CURRENT("StateReason", "s", get_state_reason),
 	CURRENT("Size", "t", get_size),
 	CURRENT("ReadOnly", "b", get_read_only),
+	CONSTANT("Shared", "b", get_shared),
 	CONSTANT("Direct", "b", get_direct),
 	CONSTANT("Rotational", "b", get_rotational),
 	CONSTANT("WriteCache", "b", get_write_cache),
