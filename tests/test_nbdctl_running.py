@@ -215,6 +215,15 @@ def test_status_of_nothing_is_calm(ctl):
     assert ctl.json("status")[0]["problems"] == []
 
 
+def test_every_label_with_a_problem_is_whole_however_many_there_are(ctl, disk, systemd):
+    labels = [f"export-with-a-long-label-{i:02}" + "x" * 37 for i in range(60)]
+    for label in labels:
+        ctl.write(label, f"Device={disk}\nReadOnly=yes\nShared=yes")
+    systemd("state:nbd-negotiator.socket=active")
+    problems, said = ctl.problems()
+    assert problems == labels and said.count("clients cannot reach it") == len(labels)
+
+
 def test_an_export_that_does_not_answer_keeps_no_other_from_being_listed(ctl, fake_export):
     fake_export("silent:GetAll", label="mute")
     fake_export("Name=s:shop")

@@ -47,7 +47,7 @@ static const struct command command = {
 
 struct sum {
 	uint64_t running, clients, read, written;
-	char problems[1024];
+	FILE *problems;                 /* labels, by \n */
 };
 
 /* Whether somebody has to look: the exit status. */
@@ -64,14 +64,6 @@ static void complain(const char *fmt, ...)
 	va_end(args);
 	log_warning("%s", text);
 	attention = true;
-}
-
-static void note_problem(struct sum *sum, const char *label)
-{
-	size_t len = strlen(sum->problems);
-
-	(void) snprintf(sum->problems + len, sizeof sum->problems - len, "%s%s", len ? "\n" : "",
-	                label);
 }
 
 /* What does not run need not, unless something keeps it from that. */
@@ -101,7 +93,7 @@ static void judge(const struct export_state *e, struct sum *sum)
 	} else {
 		return;
 	}
-	note_problem(sum, label);
+	(void) fprintf(sum->problems, "%s%s", ftell(sum->problems) > 0 ? "\n" : "", label);
 }
 
 static void add_export(const struct export_state *e, struct sum *sum)
@@ -133,7 +125,8 @@ static void add_negotiator(struct table *t, struct inquiry *inquiry)
 	table_set_number(t, REFUSED, n.refused);
 }
 
-static void add_sum(struct table *t, const struct sum *sum, const struct files *files)
+static void add_sum(struct table *t, const struct sum *sum, const char *problems,
+                    const struct files *files)
 {
 	table_set_number(t, EXPORTS, files->n_good);
 	table_set_number(t, RUNNING, sum->running);
@@ -141,7 +134,7 @@ static void add_sum(struct table *t, const struct sum *sum, const struct files *
 	table_set_number(t, CLIENTS, sum->clients);
 	table_set_number(t, READ, sum->read);
 	table_set_number(t, WRITTEN, sum->written);
-	table_set_list(t, PROBLEMS, sum->problems);
+	table_set_list(t, PROBLEMS, problems);
 }
 
 /* Without it no client gets anywhere. */
@@ -158,17 +151,25 @@ static void look_at_clients_socket(const struct places *p)
 		complain("nobody listens for clients: systemctl enable --now " NEGOTIATOR_SOCKET);
 }
 
-static void fill(struct table *t, const struct overview *all, struct inquiry *negotiator)
+static int fill(struct table *t, const struct overview *all, struct inquiry *negotiator,
+                struct failure *why)
 {
-	struct sum sum = { 0 };
+	AUTO_FREE char *problems = NULL;
+	size_t size;
+	struct sum sum = { .problems = open_memstream(&problems, &size) };
 
+	if (!sum.problems)
+		return fail(why, ENOMEM, "cannot list the problems");
 	table_row(t);
 	add_negotiator(t, negotiator);
 	for (size_t i = 0; i < all->n; i++)
 		add_export(&all->states[i], &sum);
 	for (size_t i = 0; i < all->files.n_bad; i++)
 		complain("%s", all->files.bad[i].sentence);
-	add_sum(t, &sum, &all->files);
+	if (fclose(sum.problems) != 0)
+		return fail(why, ENOMEM, "cannot list the problems");
+	add_sum(t, &sum, problems, &all->files);
+	return 0;
 }
 
 static int print(const struct verb_options *o, const struct overview *all,
@@ -180,8 +181,9 @@ static int print(const struct verb_options *o, const struct overview *all,
 	if (r < 0)
 		return r;
 	look_at_clients_socket(&o->places);
-	fill(t, all, negotiator);
-	r = table_print_upright(t, why);
+	r = fill(t, all, negotiator, why);
+	if (r == 0)
+		r = table_print_upright(t, why);
 	table_free(t);
 	return r;
 }
