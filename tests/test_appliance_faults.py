@@ -202,9 +202,17 @@ def test_bad_settings_at_the_start_are_told_once_an_attempt_and_no_more_is_serve
                          "word about the next attempt")
         machine.wait_for(lambda: restarts() >= 2, "another attempt")
         assert told() <= restarts() + 1
+        done = machine.ask("nbdctl", "status")
+        assert done.returncode == 3 and "negotiator.conf:3" in done.stderr
+        assert "nobody can connect" in done.stderr and done.stderr.count("\n") == 1
         assert patient.poll() is None       # nobody is let in, for nobody knows who may
         machine.write(settings, "[Negotiator]\nAllow=127.0.0.0/8 ::1\n")
         assert patient.communicate(timeout=PATIENCE)[0] == f"{SIZE}\n"
+        assert machine.ask("nbdctl", "status").returncode == 0
+        machine.write(settings, "[Negotiator]\nColour=red\n")
+        done = machine.ask("nbdctl", "status")
+        assert done.returncode == 3 and "negotiator.conf:2" in done.stderr
+        assert "older settings hold" in done.stderr
     finally:
         machine.remove(settings)
         machine.run("systemctl", "restart", NEGOTIATOR)

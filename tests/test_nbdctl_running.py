@@ -135,6 +135,36 @@ def test_that_nobody_listens_for_clients_needs_attention(ctl, disk, systemd):
     assert problems == [] and "systemctl enable --now nbd-negotiator.socket" in said
 
 
+@pytest.mark.parametrize("rules, told", [
+    (["=failed"], "nbd-negotiator.service has failed"),
+    (["=activating", "restarts:nbd-negotiator.service=2"], "is started again and again"),
+])
+def test_a_negotiator_that_does_not_start_needs_attention(ctl, disk, systemd, rules, told):
+    """Its socket goes on listening all the while."""
+    ctl.write("web1", f"Device={disk}")
+    state, *more = rules
+    systemd("state:nbd-export@web1.socket=active", "state:nbd-negotiator.socket=active",
+            f"state:nbd-negotiator.service{state}", *more,
+            "status:nbd-negotiator.service=cannot start: no room")
+    problems, said = ctl.problems()
+    assert problems == [] and "nobody can connect" in said
+    assert told in said and "cannot start: no room" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("state", ["inactive", "activating"])
+def test_a_negotiator_that_waits_for_its_first_client_or_just_starts_is_calm(ctl, systemd, state):
+    systemd("state:nbd-negotiator.socket=active", f"state:nbd-negotiator.service={state}",
+            "restarts:nbd-negotiator.service=0")
+    assert ctl("status").stderr == ""
+
+
+def test_a_negotiator_that_answers_is_calm_however_often_it_was_started(ctl, systemd, fake):
+    fake(ctl.runtime / "negotiator" / "control", "Handshakes=u:3")
+    systemd("state:nbd-negotiator.socket=active", "state:nbd-negotiator.service=activating",
+            "restarts:nbd-negotiator.service=7")
+    assert ctl("status").stderr == ""
+
+
 def test_what_can_be_reached_and_waits_for_its_first_client_is_calm(ctl, disk, systemd):
     ctl.write("web1", f"Device={disk}")
     systemd("state:nbd-export@web1.socket=active", "state:nbd-negotiator.socket=active")

@@ -107,3 +107,13 @@ int negotiator_settings_read(const char *path, struct negotiator_settings *ret,
 
 	return r < 0 ? r : finish(&s, ret, why);
 }
+
+int negotiator_settings_check(const char *path, struct failure *why)
+{
+	struct negotiator_settings s;
+	int r = negotiator_settings_read(path, &s, why);
+
+	if (r == 0)
+		negotiator_settings_clear(&s);
+	return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}

@@ -30,3 +30,6 @@ int negotiator_settings_default(struct negotiator_settings *ret, struct failure 
 int negotiator_settings_read(const char *path, struct negotiator_settings *ret,
                              struct failure *why);
 void negotiator_settings_clear(struct negotiator_settings *s);
+
+/* 1 if it can be read and is good, 0 without such a file; else as negotiator_settings_read(). */
+int negotiator_settings_check(const char *path, struct failure *why);

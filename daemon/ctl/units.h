@@ -14,6 +14,7 @@
 
 /* Clients come over it; it is the administrator who decides on it. */
 #define NEGOTIATOR_SOCKET "nbd-negotiator.socket"
+#define NEGOTIATOR_SERVICE "nbd-negotiator.service"
 
 struct units {
 	sd_bus *bus;

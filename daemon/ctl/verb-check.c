@@ -105,17 +105,14 @@ static size_t check_asked_for(struct table *t, const struct verb_options *o,
 
 static size_t check_negotiator(struct table *t, const struct verb_options *o)
 {
-	struct negotiator_settings settings;
 	struct failure why = { 0 };
 	int r;
 
 	if (!o->places.of_units || o->n_words)
 		return 0;
-	r = negotiator_settings_read(NEGOTIATOR_CONF, &settings, &why);
-	if (r == -ENOENT)
-		return 0;
+	r = negotiator_settings_check(NEGOTIATOR_CONF, &why);
 	if (r == 0)
-		negotiator_settings_clear(&settings);
+		return 0;
 	add_row(t, "negotiator.conf", NEGOTIATOR_CONF, r < 0 ? "bad" : "good",
 	        r < 0 ? why.text : NULL);
 	return r < 0;

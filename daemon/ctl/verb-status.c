@@ -11,6 +11,8 @@
 
 #include "base/attr.h"
 #include "base/log.h"
+#include "base/negotiator-settings.h"
+#include "base/paths.h"
 #include "ctl/command-line.h"
 #include "ctl/overview.h"
 #include "ctl/units.h"
@@ -107,7 +109,8 @@ static void add_export(const struct export_state *e, struct sum *sum)
 	sum->written += e->running.bytes_written;
 }
 
-static void add_negotiator(struct table *t, struct inquiry *inquiry)
+/* 0, or why it does not answer. */
+static int add_negotiator(struct table *t, struct inquiry *inquiry)
 {
 	struct running_negotiator n = { 0 };
 	int r = running_answer_negotiator(inquiry, &n);
@@ -116,13 +119,14 @@ static void add_negotiator(struct table *t, struct inquiry *inquiry)
 		table_set_text(t, NEGOTIATOR, control_is_absent(r) ? "inactive" : "no-answer");
 		if (!control_is_absent(r))
 			complain("%s", inquiry->why.text);
-		return;
+		return r;
 	}
 	table_set_text(t, NEGOTIATOR, "running");
 	table_set_number(t, SINCE, n.since);
 	table_set_number(t, HANDSHAKES, n.handshakes);
 	table_set_number(t, HANDED_ON, n.clients);
 	table_set_number(t, REFUSED, n.refused);
+	return 0;
 }
 
 static void add_sum(struct table *t, const struct sum *sum, const char *problems,
@@ -137,22 +141,61 @@ static void add_sum(struct table *t, const struct sum *sum, const char *problems
 	table_set_list(t, PROBLEMS, problems);
 }
 
-/* Without it no client gets anywhere. */
-static void look_at_clients_socket(const struct places *p)
+static void judge_clients_socket(const struct units *u)
 {
-	struct failure ignored = { 0 };
-	struct units u = { .bus = NULL };
-	char state[32] = "";
+	char state[32];
 
-	if (p->of_units && units_connect(&u, &ignored) == 0)
-		units_state(&u, NEGOTIATOR_SOCKET, state, sizeof state);
-	units_close(&u);
+	units_state(u, NEGOTIATOR_SOCKET, state, sizeof state);
 	if (*state && strcmp(state, "active") != 0)
 		complain("nobody listens for clients: systemctl enable --now " NEGOTIATOR_SOCKET);
 }
 
-static int fill(struct table *t, const struct overview *all, struct inquiry *negotiator,
-                struct failure *why)
+/* One that waits for its first client is calm; one that is started again and again is not. */
+static void judge_negotiator(const struct units *u)
+{
+	char state[32], text[512];
+	uint32_t n = 0;
+
+	units_state(u, NEGOTIATOR_SERVICE, state, sizeof state);
+	if (strcmp(state, "activating") == 0)
+		n = units_restarts(u, NEGOTIATOR_SERVICE);
+	if (n == 0 && strcmp(state, "failed") != 0)
+		return;
+	units_text(u, NEGOTIATOR_SERVICE, "Service", "StatusText", text, sizeof text);
+	complain("nobody can connect: " NEGOTIATOR_SERVICE " %s%s%s (journalctl -u "
+	         NEGOTIATOR_SERVICE ")", n ? "is started again and again" : "has failed",
+	         *text ? ": " : "", text);
+}
+
+/* Whether negotiator.conf is good, or not for us to read. */
+static bool judge_settings(bool absent)
+{
+	struct failure why = { 0 };
+	int r = negotiator_settings_check(NEGOTIATOR_CONF, &why);
+
+	if (r >= 0 || r == -EACCES)
+		return true;
+	complain("%s (%s)", why.text, absent ? "so that nobody can connect" : "older settings hold");
+	return false;
+}
+
+/* What no client gets around; `r`: add_negotiator()'s. */
+static void look_at_way_in(const struct places *p, int r)
+{
+	bool absent = control_is_absent(r), good = p->of_units && judge_settings(absent);
+	struct failure ignored = { 0 };
+	struct units u = { .bus = NULL };
+
+	if (p->of_units && units_connect(&u, &ignored) == 0) {
+		judge_clients_socket(&u);
+		if (absent && good)
+			judge_negotiator(&u);
+	}
+	units_close(&u);
+}
+
+static int fill(struct table *t, const struct places *places, const struct overview *all,
+                struct inquiry *negotiator, struct failure *why)
 {
 	AUTO_FREE char *problems = NULL;
 	size_t size;
@@ -161,7 +204,7 @@ static int fill(struct table *t, const struct overview *all, struct inquiry *neg
 	if (!sum.problems)
 		return fail(why, ENOMEM, "cannot list the problems");
 	table_row(t);
-	add_negotiator(t, negotiator);
+	look_at_way_in(places, add_negotiator(t, negotiator));
 	for (size_t i = 0; i < all->n; i++)
 		add_export(&all->states[i], &sum);
 	for (size_t i = 0; i < all->files.n_bad; i++)
@@ -180,8 +223,7 @@ static int print(const struct verb_options *o, const struct overview *all,
 
 	if (r < 0)
 		return r;
-	look_at_clients_socket(&o->places);
-	r = fill(t, all, negotiator, why);
+	r = fill(t, &o->places, all, negotiator, why);
 	if (r == 0)
 		r = table_print_upright(t, why);
 	table_free(t);
