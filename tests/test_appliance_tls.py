@@ -205,6 +205,22 @@ def test_a_restart_of_nbd_tls_ends_its_clients_and_no_others(secured):
     assert comes_in(secured, "web1", "alice")
 
 
+def test_of_all_that_stops_nbd_tls_is_the_last_so_that_its_clients_are_drained(secured):
+    alice = connect(secured, "web1", "alice")
+    since = secured.run("date", "+@%s.%N")
+    secured.run("systemctl", "stop", service_of("web1"), TLS)
+    assert not still_reads(alice)
+
+    def told():
+        found = secured.run("journalctl", "--output=json", f"--since={since}", "EVENT=client-ended",
+                            "EVENT=export-stopped", "EVENT=tls-stopped").splitlines()
+        return [json.loads(line) for line in found]
+
+    secured.wait_for(lambda: len(told()) == 3, "the entries")
+    assert [(entry["EVENT"], entry.get("REASON")) for entry in told()] == [
+        ("client-ended", "shutdown"), ("export-stopped", None), ("tls-stopped", None)]
+
+
 def test_an_nbd_tls_that_is_killed_comes_back(secured):
     clear, alice = connect(secured, "web1"), connect(secured, "web1", "alice")
     secured.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", TLS)
