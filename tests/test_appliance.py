@@ -338,6 +338,22 @@ def test_a_bad_file_is_named_in_the_journal_and_stops_no_other(machine, export):
         machine.remove(f"{EXPORTS}/bad.conf")
 
 
+def test_what_the_journal_says_to_do_mends_an_export_that_was_skipped(machine, image):
+    device = image("late")
+    machine.write(f"{EXPORTS}/late.conf", f"[Export]\nDevice={device}\nAllow=nonsense\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("journalctl", "--update-catalog")
+    said = machine.wait_for(lambda: machine.journal(
+        1, "-x", "--identifier=nbd-export-generator", "EVENT=settings-skipped", "EXPORT=late"),
+        "the entry")
+    assert 'Then "nbdctl reload"' in said, said
+    machine.write(f"{EXPORTS}/late.conf", f"[Export]\nDevice={device}\n")
+    machine.run("systemctl", "reload-or-restart", "nbd-negotiator.service")
+    assert machine.ask("nbdinfo", uri("late")).returncode != 0
+    machine.run("nbdctl", "reload")
+    assert int(machine.run("nbdinfo", "--size", uri("late"))) == SIZE
+
+
 def test_journalctl_explains_an_entry(machine, export):
     export("web1", "Allow=192.0.2.1")
     machine.run("nbdctl", "reload")
