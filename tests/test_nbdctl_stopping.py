@@ -147,6 +147,39 @@ def test_replace_with_another_device_of_one_without_clients_stops_it(ctl, fake_e
     assert [c for c in export.calls() if c != "Reload"] == ["ListClients", "DrainIdle"]
 
 
+def test_replace_again_makes_up_for_a_stop_that_failed(ctl, fake_export, disk, file_disk, systemd):
+    export = fake_export(f"Device=s:{disk}")
+    other = file_disk(8 * MIB, name="other")
+    ctl.env["NBD_EXPORT_SYSTEMD"] = f"unix:path={ctl.folder}/nobody"
+    said = ctl("add", "web1", other, "--replace", status=1).stderr
+    assert "daemon-reload; systemctl stop nbd-export@web1.service; systemctl start" in said
+    manager = systemd("state:nbd-export@web1.service=active")
+    done = ctl("add", "web1", other, "--replace")
+    assert "with another device was stopped" in done.stdout
+    assert [c for c in manager.calls() if c.split()[0] in ("Reload", "StopUnit", "StartUnit")] == [
+        "Reload", "StopUnit nbd-export@web1.service", "StartUnit nbd-export@web1.socket"]
+    assert [c for c in export.calls() if c != "Reload"] == ["ListClients", "DrainIdle"] * 2
+
+
+def test_replace_takes_no_clients_from_what_runs_with_another_device_than_its_file_says(
+        ctl, fake_export, disk, systemd):
+    manager = systemd("state:nbd-export@web1.service=active")
+    export = fake_export("Device=s:/dev/other", *CLIENT)
+    path = ctl.write("web1", f"# mine\nDevice={disk}")
+    assert "192.0.2.1:4711" in ctl("add", "web1", disk, "--replace", status=1).stderr
+    assert manager.calls() == [] and export.calls() == ["ListClients"]
+    assert "# mine" in path.read_text()
+
+
+def test_add_tells_of_what_runs_with_another_device_than_its_file_says(ctl, fake_export, disk,
+                                                                      systemd):
+    manager = systemd("state:nbd-export@web1.service=active")
+    fake_export("Device=s:/dev/other")
+    done = ctl("add", "web1", disk)
+    assert "there already" in done.stdout and "takes up Device= only" in done.stderr
+    assert "StopUnit nbd-export@web1.service" not in manager.calls()
+
+
 def test_remove_with_force_asks_nobody(ctl, fake_export, systemd):
     systemd()
     export = fake_export(*CLIENT, "silent:ListClients")

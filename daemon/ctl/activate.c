@@ -2,6 +2,7 @@
 #include "ctl/activate.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,12 +82,17 @@ static int stop_service(const struct units *u, const char *label, struct failure
 }
 
 /* What is left to do by hand, since systemd could not be asked. */
-static int fail_left(const char *label, const struct failure *cause, struct failure *why)
+static int fail_left(const char *label, bool anew, const struct failure *cause,
+                     struct failure *why)
 {
+	char stop[UNIT_NAME_SIZE + 32] = "";
+
+	if (anew)
+		(void) snprintf(stop, sizeof stop, "systemctl stop nbd-export@%s.service; ", label);
 	return fail_plain(why, cause->code, "%s; so nothing was started.  What is left to do: "
-	                  "systemctl daemon-reload; systemctl start nbd-export@%s.socket; "
+	                  "systemctl daemon-reload; %ssystemctl start nbd-export@%s.socket; "
 	                  "systemctl try-reload-or-restart nbd-negotiator.service",
-	                  cause->text, label);
+	                  cause->text, stop, label);
 }
 
 int activate(const struct places *p, const struct export_settings *s, bool anew,
@@ -101,7 +107,7 @@ int activate(const struct places *p, const struct export_settings *s, bool anew,
 		return r < 0 ? r : reload_negotiator(p, why);
 	}
 	if (units_connect(&u, &cause) < 0)
-		return fail_left(s->label, &cause, why);
+		return fail_left(s->label, anew, &cause, why);
 	r = units_load(&u, why);
 	if (r == 0 && anew)
 		r = stop_service(&u, s->label, why);

@@ -230,15 +230,29 @@ static int compare(const struct add_options *o, const struct files *files,
 	return 0;
 }
 
-static bool runs_with(const struct places *p, const struct export_settings *s)
+/* An export that does not run, or does not tell, has neither this device nor another. */
+static bool runs_with(const struct places *p, const struct export_settings *s, bool another)
 {
 	struct running running = { 0 };
 	struct failure ignored = { 0 };
-	bool same = running_read(p, s->label, &running, &ignored) == 0 && running.device &&
-	            strcmp(running.device, s->device) == 0;
+	bool does = running_read(p, s->label, &running, &ignored) == 0 && running.device &&
+	            (strcmp(running.device, s->device) != 0) == another;
 
 	running_clear(&running);
-	return same;
+	return does;
+}
+
+/* The file was written before, by hand or by an add that then failed, and what runs goes on with
+ * another device.  Whether to do something about it. */
+static bool is_left_behind(const struct add_options *o, struct change *change)
+{
+	const struct places *p = &o->common.places;
+
+	if (!p->of_units || !runs_with(p, &o->settings, true))
+		return false;
+	if (!o->replace)
+		(void) snprintf(change->restart, sizeof change->restart, "Device=");
+	return o->replace;
 }
 
 /* A running export holds its device itself, and does also when its file has been lost.  Whether
@@ -271,6 +285,14 @@ static int check_device(const struct add_options *o, const struct files *files,
 	return device_check(s, p->of_units, why);
 }
 
+static int write_file(const struct add_options *o, const struct change *change,
+                      struct failure *why)
+{
+	if (change->outcome == UNCHANGED)
+		return 0;
+	return export_settings_write(o->common.places.exports, &o->settings, why);
+}
+
 /* Clients that come back would write what they have of the old disk to the new one; and so would
  * those that are there, after a restart. */
 static int write_moved(const struct add_options *o, struct change *change, struct failure *why)
@@ -282,14 +304,14 @@ static int write_moved(const struct add_options *o, struct change *change, struc
 	bool drained = false;
 	int r = running_connect(p, s->label, &bus, &cause);
 
-	if (r == -ENOTCONN || r == -ENOENT || (r == 0 && runs_with(p, s)))
-		return export_settings_write(p->exports, s, why);
+	if (r == -ENOTCONN || r == -ENOENT || (r == 0 && runs_with(p, s, false)))
+		return write_file(o, change, why);
 	if (r < 0 && !o->quiesce.force)
 		return fail_plain(why, -r, "%s", cause.text);
 	r = bus ? quiesce(&o->quiesce, bus, s->label, p->of_units, &drained, why) : 0;
 	if (r < 0)
 		return fail_while(why, "cannot give it another device");
-	r = export_settings_write(p->exports, s, why);
+	r = write_file(o, change, why);
 	if (drained && (r < 0 || !p->of_units))
 		quiesce_undo(bus, s->label, r < 0 ? why : NULL);
 	change->anew = r == 0 && p->of_units;
@@ -301,15 +323,14 @@ static int write_beside(const struct add_options *o, const struct files *files,
 {
 	int r = compare(o, files, change, why);
 
-	if (r < 0 || change->outcome == UNCHANGED)
+	if (r < 0 || (change->outcome == UNCHANGED && !is_left_behind(o, change)))
 		return r;
 	r = files_check_beside(files, &o->settings, why);
 	if (r == 0)
 		r = check_device(o, files, why);
 	if (r < 0)
 		return r;
-	return change->moves ? write_moved(o, change, why) :
-	                       export_settings_write(o->common.places.exports, &o->settings, why);
+	return change->moves ? write_moved(o, change, why) : write_file(o, change, why);
 }
 
 static int write_locked(const struct add_options *o, struct change *change,
@@ -343,7 +364,8 @@ static void tell(const struct add_options *o, const struct change *change)
 		              change->words);
 		break;
 	case UNCHANGED:
-		(void) printf("%s is there already, with these settings\n", s->label);
+		(void) printf("%s is there already, with these settings%s\n", s->label,
+		              change->anew ? "; what ran with another device was stopped" : "");
 		break;
 	}
 	if (!p->of_units && change->outcome != UNCHANGED)
