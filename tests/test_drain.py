@@ -2,9 +2,11 @@
 """Drain and Resume in quick turns, and a drain that is broken off."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import termios
 import threading
 
 import pytest
@@ -255,3 +257,43 @@ def test_a_client_with_simple_replies_goes_on_after_a_drain_that_was_broken_off(
     assert "before it was drained" in ended()
     for cookie in cookies:
         assert client.wait(cookie).check().data == data
+
+
+def unread_by_the_other_side(sock):
+    (left,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return left
+
+
+HEADERS_THAT_END = {
+    "a write that is too long": (wire.CMD_WRITE, 33 * MIB, None),
+    "a wrong magic": (wire.CMD_FLUSH, 0, 1),
+    "a disconnect": (wire.CMD_DISC, 0, None),
+}
+
+
+@pytest.mark.parametrize("which", HEADERS_THAT_END)
+def test_what_ends_a_client_in_a_drain_ends_it_also_when_that_is_broken_off(
+        start, which):  # noqa: F811
+    export = start()
+    ours = connect(export)
+    sock, grant = ours.client(mode=wire.STRUCTURED)
+    client = client_over(sock, wire.STRUCTURED)
+    client.write(0, b"d" * MIB)
+    for _ in range(8):
+        client.send_read(0, MIB)                    # and takes no reply yet
+    ended = drain_in_background(export)
+    command, length, magic = HEADERS_THAT_END[which]
+    never = b"".join(wire.request_header(wire.STRUCTURED, wire.CMD_WRITE, 0, 4096, 0, cookie) +
+                     b"w" * 4096 for cookie in (101, 102))
+    sock.sendall(wire.request_header(wire.STRUCTURED, command, 0, length, 0, 100, magic) + never)
+    wait_until(lambda: unread_by_the_other_side(sock) == 0, "the export to read it")
+    export.control("Resume")
+    assert "before it was drained" in ended()
+    sock.sendall(never)
+    client.pending[100] = wire.Reply(wire.Request(command, 0, length, 0, 100, length))
+    with contextlib.suppress(wire.Closed):          # replies to what nobody asked are refused
+        while True:
+            client.wait_any()
+    reason = "disconnect" if command == wire.CMD_DISC else "protocol"
+    ours.expect(GONE, connection=grant.connection, reason=REASON[reason])
+    assert export.disk.read_bytes()[:4096] == b"d" * 4096

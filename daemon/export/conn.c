@@ -136,9 +136,15 @@ static void depart(struct conn *conn)
 	mailbox_post(&conn->export->mail, &conn->letter);
 }
 
+bool conn_may_yet_stay(const struct conn *conn)
+{
+	return (conn->loop->draining && conn->reason == conn->loop->drain_reason) ||
+	       (conn->retired && conn->reason == conn->retired);
+}
+
 void conn_end(struct conn *conn, enum reason reason)
 {
-	if (conn->ending || conn->dead)
+	if (conn->dead || (conn->ending && !conn_may_yet_stay(conn)))
 		return;
 	conn->ending = true;
 	conn->reason = reason;

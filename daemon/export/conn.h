@@ -115,8 +115,12 @@ void conn_free(struct conn *conn);
 /* Main thread: hands a new connection to the ring. */
 void conn_arrive(struct conn *conn);
 
-/* No more requests are read; the connection ends when all is answered. */
+/* No more requests are read; the connection ends when all is answered.  What the client did stands
+ * also where it was to leave anyway: its bytes must not be read on when that is taken back. */
 void conn_end(struct conn *conn, enum reason reason);
+
+/* Of one that ends: whether only because of a drain, or since it shall leave. */
+bool conn_may_yet_stay(const struct conn *conn);
 
 /* Takes conn_end() back, if that was its reason and it is not too late. */
 void conn_stay(struct conn *conn, enum reason reason);

@@ -350,8 +350,7 @@ static void (*const takers[])(struct conn *conn) = {
  * answered (that it is shutting down). */
 static bool may_begin(const struct conn *conn)
 {
-	return !conn->ending || (conn->loop->draining && conn->reason == conn->loop->drain_reason) ||
-	       (conn->retired && conn->reason == conn->retired);
+	return !conn->ending || conn_may_yet_stay(conn);
 }
 
 static void take_pending(struct conn *conn)
