@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What latches a failed flush, what does not, and where it is remembered."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -10,6 +12,9 @@ import tempfile
 import nbdwire as wire
 import pytest
 from conftest import MIB, SANITIZERS
+from syncasks import Syncs
+from test_channel import client_over, connect
+from test_control import start  # noqa: F401
 
 NOBODY = 65534
 
@@ -57,3 +62,32 @@ def test_an_export_starts_without_root_and_without_a_runtime_folder(programs, op
         _, errors = child.communicate(timeout=30)
     assert line.startswith("serving disk at "), errors
     assert child.returncode == 0, errors
+
+
+@pytest.fixture
+def asking(start, tmp_path, file_disk, cleanup):  # noqa: F811
+    """asking(answer, ...): an export of a file, and its syncs, of which `answer` decides."""
+
+    def make(answer, **settings):
+        disk = file_disk()
+        syncs = cleanup.enter_context(contextlib.closing(Syncs(tmp_path, disk, answer)))
+        export = start(device=disk, env=syncs.env, Engine="threads", **settings)
+        syncs.seen.clear()                      # of its start
+        return export, syncs
+
+    return make
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_write_that_fua_is_told_was_lost_is_no_secret_to_the_next_flush(asking, error):
+    """The kernel tells once what became of a file's page cache, whoever asks."""
+    lost = []
+    export, syncs = asking(lambda what: lost.pop() if lost else 0)
+    client = client_over(connect(export).client()[0])
+    client.write(0, b"a" * 4096, wire.CMD_FLAG_FUA)
+    assert set(syncs.seen) == {"sync"}
+    client.write(4096, b"b" * 4096)
+    lost.append(error)
+    assert client.write_error(8192, b"c" * 4096, wire.CMD_FLAG_FUA)
+    assert client.call(wire.CMD_FLUSH).error == wire.EIO
+    assert "flush" in export.control.get("FlushFailed")

@@ -14,12 +14,19 @@
 #include "export/mend.h"
 #include "export/receive.h"
 
-/* FUA of one piece went with the write itself; several share a flush at the end.  So does
- * all that goes through the page cache, whose write-back errors only flushes in line see. */
+/*
+ * FUA of one piece to a block device goes with the write itself; several pieces share a flush at the
+ * end, and so does all that goes to where the page cache is.  What the kernel failed to write back
+ * from there, wherever it lay, it tells once to whoever syncs by this descriptor, so that only
+ * flushes in line may ask.  A file has pages there in direct I/O, too: the edges of what was zeroed.
+ * Of a block device's data nothing is: there zeroing goes to the device.
+ */
 static bool durable_at_once(const struct slot *slot, const struct piece *piece)
 {
+	const struct device *dev = &export_of(slot)->device;
+
 	return slot->req.flags & NBD_CMD_FLAG_FUA && piece->data_len == slot->req.length &&
-	       export_of(slot)->device.direct;
+	       dev->direct && dev->is_block;
 }
 
 static void finish(struct slot *slot, bool durable)
