@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from conftest import MIB, needs_root, run, wait_until
+from conftest import MIB, needs_program, needs_root, run, wait_until
 from nbdctl import Ctl, ctl, disk, fake, fake_export, short_folder, systemd  # noqa: F401, fixtures
 from nbdwire import PATIENCE
 
@@ -628,6 +628,21 @@ def test_remove_leaves_the_bitmaps_and_purge_takes_them(ctl, short_folder):
                         f"removed web1; its bitmaps stay: {store} (--purge removes them)\n")
     ctl.write("web1", f"Device=/dev/null\nBitmapStore={store}")
     assert ctl("remove", "web1", "--purge").stdout == "removed web1; it had no bitmaps\n"
+
+
+def test_who_waits_to_add_the_label_anew_loses_no_bitmaps_to_the_purge(ctl, short_folder):
+    strace = needs_program("strace")
+    store = short_folder / "web1.bitmaps"
+    store.write_bytes(b"bits")
+    ctl.write("web1", f"Device=/dev/null\nBitmapStore={store}")
+    done = subprocess.run([strace, "-y", "-e", "trace=unlink,unlinkat,close",
+                           *ctl.command("remove", "web1", "--purge")], capture_output=True,
+                          text=True, timeout=60, check=True,
+                          env=dict(ctl.env, ASAN_OPTIONS="detect_leaks=0"))
+    calls = done.stderr.splitlines()
+    purged = next(n for n, line in enumerate(calls) if f'"{store}"' in line)
+    unlocked = next(n for n, line in enumerate(calls) if f"<{ctl.exports}/.lock>" in line)
+    assert purged < unlocked and not store.exists()
 
 
 def test_add_writes_what_is_said_of_bitmaps(ctl, disk):

@@ -101,27 +101,6 @@ static int remove_locked(const struct remove_options *o, const char *label,
 	return r;
 }
 
-static int remove_export(const struct remove_options *o, const char *label,
-                         struct failure *why)
-{
-	const struct places *p = &o->common.places;
-	AUTO_FD lock = -1;
-	int r = check_exists(p, label, why);
-
-	if (r == 0)
-		r = folder_lock(p, &lock, why);
-	if (r == 0)
-		r = remove_locked(o, label, why);
-	if (r < 0)
-		return r;
-	/* Under the lock, or it would stop what somebody has added anew. */
-	r = deactivate(p, label, true, why);
-	if (r < 0)
-		return fail_while(why, "the file of %s is removed, but", label);
-	stray_clear(p, label);
-	return 0;
-}
-
 /* What became of the bitmaps, `store`. */
 static int finish(const struct remove_options *o, const char *label, const char *store,
                   struct failure *why)
@@ -141,14 +120,40 @@ static int finish(const struct remove_options *o, const char *label, const char 
 	return 0;
 }
 
-/* The export was removed without --purge before, and nobody has added one of that label since. */
-static int purge_left(const struct remove_options *o, const char *label, const char *store,
-                      struct failure *why)
+static int remove_export(const struct remove_options *o, const char *label,
+                         struct failure *why)
+{
+	const struct places *p = &o->common.places;
+	char store[PATH_MAX];
+	AUTO_FD lock = -1;
+	int r = folder_lock(p, &lock, why);
+
+	if (r == 0)
+		r = bitmap_file_of(p, label, store, why);
+	if (r == 0)
+		r = remove_locked(o, label, why);
+	if (r < 0)
+		return r;
+	/* Under the lock, or it would stop what somebody has added anew, and take its bitmaps. */
+	r = deactivate(p, label, true, why);
+	if (r < 0)
+		return fail_while(why, "the file of %s is removed, but", label);
+	stray_clear(p, label);
+	return finish(o, label, store, why);
+}
+
+/* The export was removed without --purge before, and nobody has added one of that label since.
+ * `why` has the failure that holds if nothing is left of it. */
+static int purge_left(const struct remove_options *o, const char *label, struct failure *why)
 {
 	struct failure absent = { 0 };
+	char store[PATH_MAX];
 	AUTO_FD lock = -1;
-	int r = folder_lock(&o->common.places, &lock, why);
+	int r = bitmap_file_of(&o->common.places, label, store, &absent);
 
+	if (r < 0 || !bitmap_file_is_there(store))
+		return -why->code;
+	r = folder_lock(&o->common.places, &lock, why);
 	if (r < 0)
 		return r;
 	if (check_exists(&o->common.places, label, &absent) == 0)
@@ -165,21 +170,16 @@ static int run(const void *options_read, struct failure *why)
 {
 	const struct remove_options *o = options_read;
 	const char *label = o->common.words[0];
-	char store[PATH_MAX] = "";
 	int r;
 
 	if (o->common.places.of_serve && !o->common.exports)
 		return fail_plain(why, ENOTSUP, "`nbdctl serve` serves what it was started with");
 	r = export_label_check(label, why);
 	if (r == 0)
-		r = bitmap_file_of(&o->common.places, label, store, why);
-	if (r == 0)
 		r = check_exists(&o->common.places, label, why);
-	if (r == -ENOENT && o->purge && bitmap_file_is_there(store))
-		return purge_left(o, label, store, why);
-	if (r == 0)
-		r = remove_export(o, label, why);
-	return r < 0 ? r : finish(o, label, store, why);
+	if (r == -ENOENT && o->purge)
+		return purge_left(o, label, why);
+	return r < 0 ? r : remove_export(o, label, why);
 }
 
 int verb_remove(int argc, char **argv)
