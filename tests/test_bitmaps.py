@@ -617,7 +617,8 @@ def test_check_examines_the_file_of_bitmaps(bitmaps, ctl):
     assert "No such file" in ctl("bitmap check", "/nonexistent", status=1).stderr
 
 
-def test_remove_leaves_the_bitmaps_and_purge_takes_them(ctl, short_folder):
+def test_remove_leaves_bitmaps_from_elsewhere_to_the_administrator_and_purge_takes_them(
+        ctl, short_folder):
     store = short_folder / "web1.bitmaps"
     for purge in ([], ["--purge"]):
         ctl.write("web1", f"Device=/dev/null\nBitmapStore={store}")
@@ -625,9 +626,36 @@ def test_remove_leaves_the_bitmaps_and_purge_takes_them(ctl, short_folder):
         said = ctl("remove", "web1", *purge).stdout
         assert store.exists() == (not purge)
         assert said == ("removed web1, and its bitmaps\n" if purge else
-                        f"removed web1; its bitmaps stay: {store} (--purge removes them)\n")
+                        f"removed web1; its bitmaps stay, to be removed by hand: {store}\n")
     ctl.write("web1", f"Device=/dev/null\nBitmapStore={store}")
     assert ctl("remove", "web1", "--purge").stdout == "removed web1; it had no bitmaps\n"
+
+
+@pytest.mark.parametrize("lines", ["Nonsense=1", None], ids=["bad", "gone"])
+def test_purge_does_not_deny_bitmaps_that_it_cannot_know_of(ctl, systemd, lines):
+    systemd("state:nbd-export@web1.socket=active")
+    if lines:
+        ctl.write("web1", lines)
+    said = ctl("remove", "web1", "--purge").stdout
+    assert "no bitmaps" not in said and "BitmapStore= may have kept elsewhere stays" in said
+
+
+def test_bitmaps_in_their_usual_place_can_be_purged_afterwards(ctl):
+    """The usual place of root is the machine's, so it is somebody else's here."""
+    needs_root()
+    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": [],
+              "env": {"XDG_STATE_HOME": str(ctl.folder / "state")}}
+    store = ctl.folder / "state/nbd-export/web1/bitmaps"
+    for setting in ("", f"BitmapStore={store}"):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.write_bytes(b"bits")
+        ctl.write("web1", f"Device=/dev/null\n{setting}")
+        run("chown", "-R", str(NOBODY), ctl.folder)
+        assert f"{store} (--purge removes them)" in ctl("remove", "web1", **nobody).stdout
+        assert "removed before" in ctl("remove", "web1", "--purge", **nobody).stdout
+        assert not store.parent.exists()
+    said = ctl("remove", "web1", "--purge", status=1, **nobody).stderr
+    assert "there is no export" in said
 
 
 def test_who_waits_to_add_the_label_anew_loses_no_bitmaps_to_the_purge(ctl, short_folder):

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,26 +12,34 @@
 #include "base/paths.h"
 #include "base/state-folder.h"
 
-int bitmap_file_of(const struct places *p, const char *label, char ret[PATH_MAX],
+static int usual_place(const char *label, char ret[PATH_MAX])
+{
+	char folder[PATH_MAX];
+	int r = state_folder(label, folder, sizeof folder);
+
+	if (r == 0 && snprintf(ret, PATH_MAX, "%s/" BITMAPS_FILE, folder) >= PATH_MAX)
+		r = -ENAMETOOLONG;
+	return r;
+}
+
+int bitmap_file_of(const struct places *p, const char *label, struct bitmap_file *ret,
                    struct failure *why)
 {
 	AUTO_FREE char *file = places_file(p, label);
 	struct export_settings s = { 0 };
 	struct failure bad_file = { 0 };
-	char folder[PATH_MAX];
 	int r;
 
 	if (!file)
 		return fail(why, ENOMEM, "cannot look for the bitmaps of %s", label);
-	if (export_settings_read(file, &s, &bad_file) == 0 && *s.bitmap_store) {
-		(void) snprintf(ret, PATH_MAX, "%s", s.bitmap_store);
-		export_settings_clear(&s);
-		return 0;
+	*ret = (struct bitmap_file) { .guessed = export_settings_read(file, &s, &bad_file) < 0 };
+	r = usual_place(label, ret->path);
+	if (!ret->guessed && *s.bitmap_store) {
+		ret->elsewhere = r < 0 || strcmp(s.bitmap_store, ret->path) != 0;
+		(void) snprintf(ret->path, sizeof ret->path, "%s", s.bitmap_store);
+		r = 0;
 	}
 	export_settings_clear(&s);
-	r = state_folder(label, folder, sizeof folder);
-	if (r == 0 && snprintf(ret, PATH_MAX, "%s/" BITMAPS_FILE, folder) >= PATH_MAX)
-		r = -ENAMETOOLONG;
 	return r < 0 ? fail(why, -r, "cannot look for the bitmaps of %s", label) : 0;
 }
 

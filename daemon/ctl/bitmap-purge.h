@@ -8,8 +8,14 @@
 #include "base/failure.h"
 #include "ctl/places.h"
 
+struct bitmap_file {
+	char path[PATH_MAX];
+	bool elsewhere;                 /* than where it usually is: BitmapStore= says so */
+	bool guessed;                   /* the export's file, which may say so, cannot be read */
+};
+
 /* Where it is: from the export's file, or, when that is bad, where it usually is. */
-int bitmap_file_of(const struct places *p, const char *label, char ret[PATH_MAX],
+int bitmap_file_of(const struct places *p, const char *label, struct bitmap_file *ret,
                    struct failure *why);
 
 /* Whether there is one. */

@@ -101,22 +101,34 @@ static int remove_locked(const struct remove_options *o, const char *label,
 	return r;
 }
 
-/* What became of the bitmaps, `store`. */
-static int finish(const struct remove_options *o, const char *label, const char *store,
-                  struct failure *why)
+/* What --purge can find later, when no file says any more where it was, is what is in its place. */
+static void tell_bitmaps(const struct remove_options *o, const struct bitmap_file *file,
+                         bool was_there)
 {
-	bool is_there = bitmap_file_is_there(store);
+	if (was_there && o->purge)
+		(void) printf(", and its bitmaps");
+	else if (was_there && file->elsewhere)
+		(void) printf("; its bitmaps stay, to be removed by hand: %s", file->path);
+	else if (was_there)
+		(void) printf("; its bitmaps stay: %s (--purge removes them)", file->path);
+	else if (o->purge && !file->guessed)
+		(void) printf("; it had no bitmaps");
+	if (o->purge && file->guessed)
+		(void) printf("; its file could not be read, and what BitmapStore= may have kept "
+		              "elsewhere stays");
+	(void) printf("\n");
+}
 
-	if (is_there && o->purge && bitmap_file_remove(store, label, why) < 0)
+static int finish(const struct remove_options *o, const char *label,
+                  const struct bitmap_file *file, struct failure *why)
+{
+	bool was_there = bitmap_file_is_there(file->path);
+
+	if (was_there && o->purge && bitmap_file_remove(file->path, label, why) < 0)
 		return fail_while(why, "%s is removed, but", label);
 	bitmap_folder_remove(label);
 	(void) printf("removed %s", label);
-	if (is_there && o->purge)
-		(void) printf(", and its bitmaps\n");
-	else if (is_there)
-		(void) printf("; its bitmaps stay: %s (--purge removes them)\n", store);
-	else
-		(void) printf("%s\n", o->purge ? "; it had no bitmaps" : "");
+	tell_bitmaps(o, file, was_there);
 	return 0;
 }
 
@@ -124,12 +136,12 @@ static int remove_export(const struct remove_options *o, const char *label,
                          struct failure *why)
 {
 	const struct places *p = &o->common.places;
-	char store[PATH_MAX];
+	struct bitmap_file bitmaps;
 	AUTO_FD lock = -1;
 	int r = folder_lock(p, &lock, why);
 
 	if (r == 0)
-		r = bitmap_file_of(p, label, store, why);
+		r = bitmap_file_of(p, label, &bitmaps, why);
 	if (r == 0)
 		r = remove_locked(o, label, why);
 	if (r < 0)
@@ -139,7 +151,7 @@ static int remove_export(const struct remove_options *o, const char *label,
 	if (r < 0)
 		return fail_while(why, "the file of %s is removed, but", label);
 	stray_clear(p, label);
-	return finish(o, label, store, why);
+	return finish(o, label, &bitmaps, why);
 }
 
 /* The export was removed without --purge before, and nobody has added one of that label since.
@@ -147,18 +159,18 @@ static int remove_export(const struct remove_options *o, const char *label,
 static int purge_left(const struct remove_options *o, const char *label, struct failure *why)
 {
 	struct failure absent = { 0 };
-	char store[PATH_MAX];
+	struct bitmap_file bitmaps;
 	AUTO_FD lock = -1;
-	int r = bitmap_file_of(&o->common.places, label, store, &absent);
+	int r = bitmap_file_of(&o->common.places, label, &bitmaps, &absent);
 
-	if (r < 0 || !bitmap_file_is_there(store))
+	if (r < 0 || !bitmap_file_is_there(bitmaps.path))
 		return -why->code;
 	r = folder_lock(&o->common.places, &lock, why);
 	if (r < 0)
 		return r;
 	if (check_exists(&o->common.places, label, &absent) == 0)
 		return fail_plain(why, EEXIST, "%s has just been added", label);
-	r = bitmap_file_remove(store, label, why);
+	r = bitmap_file_remove(bitmaps.path, label, why);
 	if (r < 0)
 		return r;
 	bitmap_folder_remove(label);
