@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ranges stand in a line, as they came.  One that conflicts with somebody before it waits for the
- * latest of them alone, and looks again when that one is gone: so a release wakes only
- * those who may have a chance.
+ * One that conflicts with somebody before it waits for the latest of them, and looks again when
+ * that one is gone: so a release wakes only those who may have a chance.
+ *
+ * Aligned ranges are sought by one that wants to be alone, and by nobody else.  Where there is none,
+ * as usual, they are merely listed.
  */
 #include "export/order.h"
 
 #include <assert.h>
 #include <stddef.h>
+#include <sys/random.h>
+
+#include "export/range-tree.h"
 
 void order_init(struct order *order, bool shared)
 {
 	*order = (struct order) { .lock = PTHREAD_MUTEX_INITIALIZER, .shared = shared };
+	/* Without it there still is an order, but clients could guess the weights. */
+	(void) !getrandom(&order->random, sizeof order->random, GRND_NONBLOCK);
 }
 
 static void lock(struct order *order)
@@ -26,18 +33,61 @@ static void unlock(struct order *order)
 		pthread_mutex_unlock(&order->lock);
 }
 
-static bool conflict(const struct range *a, const struct range *b)
+/* splitmix64 */
+static uint32_t next_weight(struct order *order)
 {
-	return (a->alone || b->alone) && a->start < b->end && b->start < a->end;
+	uint64_t z = order->random += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return (uint32_t) (z ^ z >> 31);
+}
+
+static void plant(struct order *order, struct range **top, struct range *range)
+{
+	range->weight = next_weight(order);
+	range_tree_add(top, range);
+}
+
+static void list(struct order *order, struct range *range)
+{
+	range->fresh = true;
+	range->previous = NULL;
+	range->next = order->fresh;
+	if (range->next)
+		range->next->previous = range;
+	order->fresh = range;
+}
+
+static void unlist(struct order *order, struct range *range)
+{
+	range->fresh = false;
+	if (range->previous)
+		range->previous->next = range->next;
+	else
+		order->fresh = range->next;
+	if (range->next)
+		range->next->previous = range->previous;
+}
+
+/* Once for each range, so this costs little whoever wants to be alone how often. */
+static void plant_fresh(struct order *order)
+{
+	while (order->fresh) {
+		struct range *range = order->fresh;
+
+		unlist(order, range);
+		plant(order, &order->aligned, range);
+	}
 }
 
 /* Holds the range, or has it wait for the latest before it that is in its way. */
-static bool hold_or_wait(struct range *range)
+static bool hold_or_wait(struct order *order, struct range *range)
 {
-	struct range *blocker = range->earlier;
+	struct range *blocker = range_tree_latest(order->alone, range, NULL, &order->n_steps);
 
-	while (blocker && !conflict(blocker, range))
-		blocker = blocker->earlier;
+	if (range->alone)
+		blocker = range_tree_latest(order->aligned, range, blocker, &order->n_steps);
 	range->held = !blocker;
 	range->waiting = blocker != NULL;
 	if (blocker) {
@@ -49,49 +99,42 @@ static bool hold_or_wait(struct range *range)
 
 bool order_take(struct order *order, struct range *range)
 {
-	bool held = true;
+	bool held;
 
 	assert(!range->held && !range->waiting && range->start < range->end);
 
 	range->dependents = NULL;
-	range->later = NULL;
 	lock(order);
-	range->earlier = order->last;
-	if (range->earlier)
-		range->earlier->later = range;
-	order->last = range;
-	order->n_alone += range->alone;
-
-	/* The usual case: nobody needs a range alone, and nothing has to be compared. */
-	if (order->n_alone == 0)
-		range->held = true;
+	range->number = ++order->n_taken;
+	if (range->alone)
+		plant_fresh(order);
+	held = hold_or_wait(order, range);
+	if (range->alone)
+		plant(order, &order->alone, range);
 	else
-		held = hold_or_wait(range);
+		list(order, range);
 	unlock(order);
 	return held;
 }
 
-static void unlink_range(struct order *order, struct range *range)
+static void leave(struct order *order, struct range *range)
 {
 	range->held = false;
-	order->n_alone -= range->alone;
-	if (range->earlier)
-		range->earlier->later = range->later;
-	if (range->later)
-		range->later->earlier = range->earlier;
+	if (range->fresh)
+		unlist(order, range);
 	else
-		order->last = range->earlier;
+		range_tree_remove(range->alone ? &order->alone : &order->aligned, range);
 }
 
 /* Those who waited for `range` and hold theirs now, as a list; the others wait for another. */
-static struct range *let_go_on(struct range *range)
+static struct range *let_go_on(struct order *order, struct range *range)
 {
 	struct range *dependent = range->dependents, *next, *ready = NULL, **end = &ready;
 
 	range->dependents = NULL;
 	for (; dependent; dependent = next) {
 		next = dependent->next_dependent;
-		if (!hold_or_wait(dependent))
+		if (!hold_or_wait(order, dependent))
 			continue;
 		dependent->next_dependent = NULL;
 		*end = dependent;
@@ -115,8 +158,8 @@ void order_give(struct order *order, struct range *range)
 	if (!range->held)
 		return;
 	lock(order);
-	unlink_range(order, range);
-	ready = let_go_on(range);
+	leave(order, range);
+	ready = let_go_on(order, range);
 	unlock(order);
 
 	/* The range itself may be gone as soon as one of them goes on. */

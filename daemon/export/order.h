@@ -25,12 +25,21 @@ struct range {
 	uint64_t end_asked;             /* the owner's, for the bytes it really means */
 	bool alone;
 	bool held, waiting;
+	bool fresh;
+	uint32_t weight;                /* in a tree */
 	void (*granted)(struct range *range);   /* called later, where order_take() was false */
 	struct mailbox *home;           /* of the ring that it belongs to */
 	struct letter letter;           /* granted by another ring, or by the keeper of bitmaps */
 	struct change change;           /* see change.h */
 	void (*go)(struct range *range);        /* likewise */
-	struct range *earlier, *later;  /* all of them, as they came */
+	uint64_t number;                /* as they came, from 1 */
+	union {
+		struct range *previous, *left;  /* among the fresh, or in a tree: range-tree.h */
+	};
+	union {
+		struct range *next, *right;
+	};
+	uint64_t far, oldest, newest;   /* in a tree, with those below: latest end, numbers */
 	struct range *dependents;       /* who waits for this one, linked by next_dependent */
 	struct range *next_dependent;
 };
@@ -38,8 +47,10 @@ struct range {
 struct order {
 	pthread_mutex_t lock;
 	bool shared;                    /* by several threads: the lock is needed */
-	struct range *last;             /* the latest that came */
-	unsigned n_alone;               /* of those held or waiting */
+	struct range *fresh;            /* aligned, and nobody has looked for them yet: a list */
+	struct range *aligned, *alone;  /* the others: trees */
+	uint64_t n_taken, random;
+	uint64_t n_steps;               /* ranges that were looked at, ever; for tests */
 };
 
 /* `shared`: whether several threads use it. */
