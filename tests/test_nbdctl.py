@@ -540,6 +540,18 @@ def test_reload_starts_what_was_written_by_hand(ctl, disk, systemd, fake):
     assert negotiator.calls() == ["Reload"]
 
 
+@pytest.mark.parametrize("state, started", [("inactive", False), ("failed", True)])
+def test_reload_starts_no_service_that_was_stopped_but_one_that_failed(ctl, disk, systemd, state,
+                                                                       started):
+    ctl.write("web1", f"Device={disk}\nStartAtBoot=yes")
+    manager = systemd("state:nbd-export@web1.socket=active",
+                      f"state:nbd-export@web1.service={state}")
+    ctl("reload")
+    calls = manager.calls()
+    assert "StartUnit nbd-export@web1.socket" in calls
+    assert ("StartUnit nbd-export@web1.service" in calls) == started
+
+
 def test_reload_goes_on_after_one_that_does_not_start(ctl, disk, systemd):
     ctl.write("a", f"Device={disk}")
     ctl.write("b", f"Device={disk}\nName=x")

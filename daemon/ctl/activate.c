@@ -53,7 +53,8 @@ static bool waits_for_device(const struct export_settings *s)
 	       errno == ENOENT && access(CONTAINER, F_OK) < 0;
 }
 
-static int start_units(const struct units *u, const struct export_settings *s,
+/* `service`: that too, not only what lets clients start it. */
+static int start_units(const struct units *u, const struct export_settings *s, bool service,
                        struct failure *why)
 {
 	char unit[UNIT_NAME_SIZE];
@@ -67,7 +68,7 @@ static int start_units(const struct units *u, const struct export_settings *s,
 	units_socket_of(s->label, unit);
 	r = units_start(u, unit, why);
 	units_service_of(s->label, unit);
-	if (r == 0 && s->start_at_boot)
+	if (r == 0 && service)
 		r = units_start(u, unit, why);
 	return r;
 }
@@ -112,7 +113,7 @@ int activate(const struct places *p, const struct export_settings *s, bool anew,
 	if (r == 0 && anew)
 		r = stop_service(&u, s->label, why);
 	if (r == 0)
-		r = start_units(&u, s, why);
+		r = start_units(&u, s, s->start_at_boot, why);
 	if (r == 0)
 		r = reload_running(p, s->label, why);
 	if (r == 0)
@@ -123,6 +124,23 @@ int activate(const struct places *p, const struct export_settings *s, bool anew,
 	return r;
 }
 
+/* Of those that clients can start already only what has failed: others were stopped, or have been
+ * idle, and stay so. */
+static bool starts_now(const struct units *u, const struct export_settings *s)
+{
+	char unit[UNIT_NAME_SIZE], state[32];
+
+	if (!s->start_at_boot)
+		return false;
+	units_socket_of(s->label, unit);
+	units_state(u, unit, state, sizeof state);
+	if (strcmp(state, "active") != 0)
+		return true;
+	units_service_of(s->label, unit);
+	units_state(u, unit, state, sizeof state);
+	return strcmp(state, "failed") == 0;
+}
+
 /* `u`: NULL without units.  How many could not be. */
 static size_t activate_each(const struct places *p, const struct files *files,
                             const struct units *u)
@@ -130,10 +148,11 @@ static size_t activate_each(const struct places *p, const struct files *files,
 	size_t n_failed = 0;
 
 	for (size_t i = 0; i < files->n_good; i++) {
+		const struct export_settings *s = &files->good[i];
 		struct failure why = { 0 };
 
-		if ((u && start_units(u, &files->good[i], &why) < 0) ||
-		    reload_running(p, files->good[i].label, &why) < 0) {
+		if ((u && start_units(u, s, starts_now(u, s), &why) < 0) ||
+		    reload_running(p, s->label, &why) < 0) {
 			log_error("%s", why.text);
 			n_failed++;
 		}

@@ -20,7 +20,8 @@
 int activate(const struct places *p, const struct export_settings *s, bool anew,
              struct failure *why);
 
-/* The same for all good files.  One that cannot be started is logged; the rest go on. */
+/* The same for all good files, but a service that was stopped is not started anew.  One that
+ * cannot be started is logged; the rest go on. */
 int activate_all(const struct places *p, const struct files *files, struct failure *why);
 
 /* An export's file is gone: stops what is of it.  `label` runs no longer afterwards.  `for_good`:
