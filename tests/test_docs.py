@@ -186,6 +186,13 @@ def test_every_option_of_a_daemon_is_in_its_man_page(programs, daemon):
             and f", *{o}" not in page(DAEMONS[daemon])] == []
 
 
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_the_synopsis_of_a_daemon_has_all_its_options(programs, daemon):
+    synopsis = page(DAEMONS[daemon]).split("# SYNOPSIS")[1].split("# DESCRIPTION")[0]
+    named = set(re.findall(r"\*(--[a-z-]+)[*=]", synopsis)) | {"--help", "--version"}
+    assert named == set(options_of(help_of(getattr(programs, daemon)))) | {"--help", "--version"}
+
+
 def test_every_verb_and_its_options_are_in_the_man_page(programs):
     text = page("nbdctl.8")
     all_verbs = verbs(programs)
