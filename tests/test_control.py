@@ -511,6 +511,7 @@ def test_a_failed_flush_is_the_devices_whatever_the_export_is_called(start, tmp_
     (tmp_path / "latches" / name).write_text("it\x1b[31m said no\nand more\n")
     second = start(label="other", device=disk, env=shared)
     assert second.control.get("FlushFailed") == "it\ufffd[31m said no"
+    assert second.stop() == 1
     third = start(label="third", device=fill(tmp_path / "third.img", MIB), env=shared)
     assert third.control.get("FlushFailed") == ""
 

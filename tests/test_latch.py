@@ -8,13 +8,16 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import threading
 
 import nbdwire as wire
 import pytest
-from conftest import MIB, SANITIZERS
+from conftest import MIB, SANITIZERS, wait_until
+from nbdwire import PATIENCE
 from syncasks import Syncs
 from test_channel import client_over, connect
-from test_control import start  # noqa: F401
+from test_control import Failed, start  # noqa: F401
+from test_drain import drain_in_background
 
 NOBODY = 65534
 
@@ -91,3 +94,42 @@ def test_a_write_that_fua_is_told_was_lost_is_no_secret_to_the_next_flush(asking
     assert client.write_error(8192, b"c" * 4096, wire.CMD_FLAG_FUA)
     assert client.call(wire.CMD_FLUSH).error == wire.EIO
     assert "flush" in export.control.get("FlushFailed")
+    assert export.stop() == 1
+
+
+def test_a_flush_beside_the_last_one_of_a_drain_is_told_what_that_one_is(asking):
+    let_go = threading.Event()
+    answers = [errno.EIO]
+
+    def answer(what):
+        error = answers.pop() if answers else 0
+        if error:
+            assert let_go.wait(PATIENCE)
+        return error
+
+    export, syncs = asking(answer)
+    ended = drain_in_background(export)
+    wait_until(lambda: syncs.seen, "the last flush")
+    export.control("Resume")
+    assert "before it was drained" in ended()
+    client = client_over(connect(export).client()[0])
+    cookie = client.send_request(wire.CMD_FLUSH)
+    for _ in range(200):                        # the time of a flush that would not wait
+        client.read(0, 4096)
+    let_go.set()
+    assert client.wait(cookie).error == wire.EIO
+    assert "flush" in export.control.get("FlushFailed")
+    assert export.stop() == 1
+
+
+def test_a_drain_after_a_failed_flush_tries_once_more_and_says_that_one_failed(asking):
+    answers = [errno.EIO]
+    export, syncs = asking(lambda what: answers.pop() if answers else 0)
+    client = client_over(connect(export).client()[0])
+    assert client.call(wire.CMD_FLUSH).error == wire.EIO
+    with pytest.raises(Failed, match="flushing the device failed"):
+        export.control("Drain")
+    assert syncs.seen == ["sync"] * 2
+    assert "drained, but a flush failed" in export.log
+    assert export.stop() == 1
+    assert "what was written since the one before it may be lost" in export.log

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "dirty/tracker.h"
@@ -129,11 +128,11 @@ void export_resume(struct export *export)
 }
 
 /* In a thread of the pool: the main thread goes on answering the service manager. */
-static void flush_last(struct job *job)
+static void run_last_flush(struct job *job)
 {
 	struct export *export = container_of(job, struct export, last_flush);
 
-	export->flush_error = fdatasync(export->device.fd) < 0 ? errno : 0;
+	export->flush_error = -flush_last(export);
 }
 
 static void on_last_flush(struct job *job);
@@ -142,7 +141,7 @@ static void begin_last_flush(struct export *export)
 {
 	export->flushes = true;
 	export->flush_round = export->round;
-	export->last_flush = (struct job) { .run = flush_last, .done = on_last_flush };
+	export->last_flush = (struct job) { .run = run_last_flush, .done = on_last_flush };
 	pool_submit(&export->pool, &export->last_flush, &export->mail);
 }
 

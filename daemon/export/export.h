@@ -56,7 +56,7 @@ struct export {
 	int flush_error;                /* an errno; its result */
 	bool device_gone;               /* nothing can be flushed any more */
 	struct job last_flush;
-	int last_flush_error;           /* an errno; of the last drain */
+	int last_flush_error;           /* an errno; of the last drain, or before */
 };
 
 /* Everything but the threads.  `device` is open; it is the export's from here on. */

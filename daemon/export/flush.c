@@ -156,19 +156,20 @@ void flush_failed(struct export *export, int error, const char *what)
 	latch_set(&export->latch, reason);
 }
 
-static int flush_here(struct export *export)
+/* In its turn.  It is latched before another can be told that all is well. */
+static int flush_here(struct export *export, bool last)
 {
-	int r;
+	const struct device *dev = &export->device;
+	int r = fdatasync(dev->fd) < 0 ? -errno : 0;
 
-	if (export->latch.set)
-		return -EIO;
-	r = fdatasync(export->device.fd) < 0 ? -errno : 0;
-	if (r < 0 && r != -EINTR && r != -EAGAIN)
-		flush_failed(export, -r, "flushing the device failed");
-	return r == 0 && export->latch.set ? -EIO : r;
+	if (r == 0 || r == -EINTR || r == -EAGAIN ||
+	    (last && dev->is_block && device_vanished(dev, -r)))
+		return r;
+	flush_failed(export, -r, "flushing the device failed");
+	return r;
 }
 
-int flush_wait(struct export *export)
+static int flush_in_turn(struct export *export, bool last)
 {
 	struct flusher flusher = { 0 };
 	int r;
@@ -177,10 +178,20 @@ int flush_wait(struct export *export)
 	if (!take_turn(&export->flush_line, &flusher))
 		while (sem_wait(&flusher.turn) < 0)
 			;
-	r = flush_here(export);
+	r = flush_here(export, last);
 	give_turn(&export->flush_line);
 	sem_destroy(&flusher.turn);
-	return r;
+	return r == 0 && export->latch.set ? -EIO : r;
+}
+
+int flush_wait(struct export *export)
+{
+	return export->latch.set ? -EIO : flush_in_turn(export, false);
+}
+
+int flush_last(struct export *export)
+{
+	return flush_in_turn(export, true);
 }
 
 static void on_change_flushed(struct slot *slot, int error)

@@ -52,6 +52,10 @@ void flush_then(struct slot *slot, void (*flushed)(struct slot *slot, int error)
 /* Flushes the device in this thread, which is no loop's.  0 or a negative errno. */
 int flush_wait(struct export *export);
 
+/* The same at the end of a drain: also where an earlier one failed, which is told then; of a device
+ * that has vanished nothing is latched. */
+int flush_last(struct export *export);
+
 /* Answers a change that is done, or failed (slot->error); with FUA it is flushed first. */
 void flush_if_asked(struct slot *slot);
 

@@ -124,7 +124,7 @@ static void on_drained(struct export *export)
 		return;
 	}
 	log_event(EVENT_EXPORT_DRAINED, NULL, "drained%s: nobody is admitted until it is resumed",
-	          export->last_flush_error ? ", but the last flush failed" : "");
+	          export->last_flush_error ? ", but a flush failed" : "");
 	enter(server, STATE_DRAINED, "by its administrator");
 	control_tell_drained(&server->control);
 }
@@ -337,8 +337,8 @@ static int run(struct server *server, struct failure *why)
 	if (r < 0)
 		return fail(why, -r, "the event loop ended");
 	if (server->export.last_flush_error && !server->export.device_gone)
-		return fail_plain(why, EIO, "the last flush failed: what was written since the one before "
-		                  "may be lost");
+		return fail_plain(why, EIO, "a flush failed: what was written since the one before it may "
+		                  "be lost");
 	log_event(EVENT_EXPORT_STOPPED, NULL, "stopped");
 	return 0;
 }
