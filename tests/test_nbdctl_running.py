@@ -2,15 +2,17 @@
 """nbdctl: what looks at exports, with stand-ins for the daemons."""
 
 import json
+import os
 import pathlib
 import re
 import resource
 import signal
+import subprocess
 import time
 
 import pytest
 
-from conftest import MIB
+from conftest import MIB, PATIENCE
 from nbdctl import ctl, disk, fake, fake_export, short_folder, systemd  # noqa: F401, fixtures
 from nbdctl import ATTENTION, CLIENT
 
@@ -337,6 +339,22 @@ def test_check_finds_every_bad_file_and_touches_nothing(ctl, disk, loop_disk):
         "good": "good", "absent": "no-device", "typo": "bad", "twin": "bad", "folder": "bad",
         "shared": "bad", "-": "bad"}
     assert "5 files are bad" in done.stderr
+
+
+@pytest.mark.parametrize("name, shown", [
+    (b"\xff", "\ufffd"), (b"a\xe2\x82", "a\ufffd\ufffd"), (b"tab\t\x01", "tab\t\x01"),
+    ("é".encode() * 80, "é" * 80)], ids=["no-utf8", "half-a-character", "controls", "long"])
+@pytest.mark.parametrize("folder", ["é" * 100, "a" + "é" * 100], ids=["even", "odd"])
+def test_names_of_files_that_are_no_text_do_not_spoil_json(ctl, name, shown, folder):
+    """Of a long path a sentence has a part, which begins or ends where it may."""
+    ctl.exports = ctl.folder / folder
+    ctl.exports.mkdir()
+    pathlib.Path(os.fsdecode(os.fsencode(ctl.exports) + b"/" + name + b".conf")).touch()
+    done = subprocess.run(ctl.command("check", "--json", "-o", "+FILE"), env=ctl.env, check=False,
+                          capture_output=True, timeout=PATIENCE)
+    (row,) = json.loads(done.stdout.decode())["files"]
+    assert row["file"] == f"{ctl.exports}/{shown}.conf"
+    assert row["result"] == "bad" and row["problem"]
 
 
 def test_check_of_a_device_that_two_exports_want_names_the_other(ctl, disk):

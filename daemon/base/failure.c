@@ -6,15 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* The code is stored and returned from one place, so the two cannot disagree. */
 static int store(struct failure *why, int code, const char *fmt, va_list args) PRINTF(3, 0);
 static int store(struct failure *why, int code, const char *fmt, va_list args)
 {
+	char raw[sizeof why->text + 4];         /* a character that is cut is behind what fits */
+
 	assert(code > 0);
 	assert(why->code == 0);         /* the first cause wins; do not overwrite it */
 
 	why->code = code;
-	(void) vsnprintf(why->text, sizeof why->text, fmt, args);
+	(void) vsnprintf(raw, sizeof raw, fmt, args);
+	make_utf8(raw, why->text, sizeof why->text);
 	return -code;
 }
 
@@ -45,21 +50,25 @@ int fail(struct failure *why, int code, const char *fmt, ...)
 /* When the text is full the cause stays and the outer step is dropped. */
 int fail_while(struct failure *why, const char *fmt, ...)
 {
-	char step[sizeof why->text];
-	size_t cause_len = strlen(why->text) + 1;
+	char raw[sizeof why->text], step[3 * sizeof raw];
+	size_t cause_len = strlen(why->text) + 1, len;
 	va_list args;
-	int len;
+	int raw_len;
 
 	assert(why->code > 0);
 
 	va_start(args, fmt);
-	len = vsnprintf(step, sizeof step - 2, fmt, args);
+	raw_len = vsnprintf(raw, sizeof raw, fmt, args);
 	va_end(args);
+	if (raw_len < 0 || (size_t) raw_len >= sizeof raw)
+		return -why->code;
 
-	if (len >= 0 && (size_t) len + 2 + cause_len <= sizeof why->text) {
-		memcpy(step + len, ": ", 2);
+	make_utf8(raw, step, sizeof step);
+	len = strlen(step);
+	if (len + 2 + cause_len <= sizeof why->text) {
 		memmove(why->text + len + 2, why->text, cause_len);
-		memcpy(why->text, step, (size_t) len + 2);
+		memcpy(why->text, step, len);
+		memcpy(why->text + len, ": ", 2);
 	}
 	return -why->code;
 }

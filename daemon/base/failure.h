@@ -21,7 +21,7 @@
 
 struct failure {
 	int code;                         /* positive errno; 0 while nothing has failed */
-	char text[FAILURE_TEXT_SIZE];     /* "outer step: inner step: cause: strerror" */
+	char text[FAILURE_TEXT_SIZE];     /* "outer step: inner step: cause: strerror", in UTF-8 */
 };
 
 /* Stores `code` (a positive errno) and the sentence, with strerror(code) added. */

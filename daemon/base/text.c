@@ -63,6 +63,18 @@ static bool is_control(uint32_t c)
 	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
 }
 
+/* What stands for the character at *at, which goes on behind it, and its length. */
+static size_t take_shown(struct span s, bool with_controls, size_t *at, const void **ret)
+{
+	uint32_t c;
+	size_t taken = decode_utf8(s.at + *at, s.len - *at, &c);
+	bool as_it_is = taken > 0 && (with_controls || !is_control(c));
+
+	*ret = as_it_is ? (const char *) s.at + *at : REPLACEMENT;
+	*at += taken ? taken : 1;
+	return as_it_is ? taken : strlen(REPLACEMENT);
+}
+
 void printable(struct span s, size_t max_shown, char *ret, size_t size)
 {
 	size_t len = 0, cut = 0, at = 0;
@@ -71,17 +83,15 @@ void printable(struct span s, size_t max_shown, char *ret, size_t size)
 	if (size == 0)
 		return;
 	while (at < s.len) {
-		uint32_t c;
-		size_t taken = decode_utf8(s.at + at, s.len - at, &c);
-		bool as_it_is = taken > 0 && !is_control(c);
-		const void *shown = as_it_is ? (const char *) s.at + at : REPLACEMENT;
-		size_t shown_len = as_it_is ? taken : strlen(REPLACEMENT);
+		size_t next = at;
+		const void *shown;
+		size_t shown_len = take_shown(s, false, &next, &shown);
 
 		if (shown_len > room - len)
 			break;
 		memcpy(ret + len, shown, shown_len);
 		len += shown_len;
-		at += taken ? taken : 1;
+		at = next;
 		if (len + strlen(DOTS) < size)
 			cut = len;              /* the dots fit behind this one */
 	}
@@ -89,6 +99,23 @@ void printable(struct span s, size_t max_shown, char *ret, size_t size)
 		len = cut;
 		for (size_t i = 0; i < strlen(DOTS) && len + 1 < size; i++)
 			ret[len++] = '.';
+	}
+	ret[len] = '\0';
+}
+
+void make_utf8(const char *text, char *ret, size_t size)
+{
+	struct span s = span_of(text);
+	size_t len = 0, at = 0;
+
+	while (at < s.len) {
+		const void *shown;
+		size_t shown_len = take_shown(s, true, &at, &shown);
+
+		if (shown_len >= size - len)
+			break;
+		memcpy(ret + len, shown, shown_len);
+		len += shown_len;
 	}
 	ret[len] = '\0';
 }

@@ -150,17 +150,29 @@ static void set_cell(struct table *t, size_t column, char *text)
 	*cell = text;
 }
 
+/* Names of files may be any bytes. */
+static char *text_for_programs(const char *text)
+{
+	size_t size = 3 * strlen(text) + 1;
+	char *ret = malloc(size);
+
+	if (ret)
+		make_utf8(text, ret, size);
+	return ret;
+}
+
 void table_set_text(struct table *t, size_t column, const char *text)
 {
 	char shown[CELL_SHOWN + 4];
 
 	if (!text)
 		return;
-	if (!t->wishes->json) {
-		printable(span_of(text), CELL_SHOWN, shown, sizeof shown);
-		text = shown;
+	if (t->wishes->json) {
+		set_cell(t, column, text_for_programs(text));
+		return;
 	}
-	set_cell(t, column, strdup(text));
+	printable(span_of(text), CELL_SHOWN, shown, sizeof shown);
+	set_cell(t, column, strdup(shown));
 }
 
 static void print_quoted(FILE *out, const char *text, size_t len)
@@ -206,7 +218,8 @@ void table_set_list(struct table *t, size_t column, const char *lines)
 	AUTO_FREE char *copy = NULL;
 
 	if (t->wishes->json) {
-		set_cell(t, column, make_array(lines ? lines : ""));
+		copy = text_for_programs(lines ? lines : "");
+		set_cell(t, column, copy ? make_array(copy) : NULL);
 		return;
 	}
 	if (!lines || !*lines)

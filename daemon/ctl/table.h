@@ -4,7 +4,7 @@
  * file that knows it.
  *
  * A cell that was not set is "-", and null in JSON.  Text is made printable for people;
- * JSON has it as it is.
+ * JSON has it as it is, as far as it is UTF-8.
  */
 #pragma once
 

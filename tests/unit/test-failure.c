@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/failure.h"
+#include "base/text.h"
 
 TEST(a_failure_carries_its_code_and_cause)
 {
@@ -46,6 +47,31 @@ TEST(a_cause_too_long_is_cut_and_a_step_too_long_is_dropped)
 	memcpy(before, why.text, sizeof before);
 	CHECK_EQ("", fail_while(&why, "step"), -EIO);
 	CHECK_STR("", why.text, before);
+}
+
+TEST(a_failure_is_cut_between_characters)
+{
+	for (size_t before = 0; before < 3; before++) {
+		struct failure why = { 0 };
+		char flood[2 * FAILURE_TEXT_SIZE] = "xx";
+		size_t len = before;
+
+		for (; len + 3 < sizeof flood; len += 3)
+			memcpy(flood + len, "\xe2\x82\xac", 4);
+		(void) fail_plain(&why, EIO, "%s", flood);
+		CHECK(is_utf8(span_of(why.text)));
+		CHECK(!strstr(why.text, "\xef\xbf\xbd"));
+		CHECK(strlen(why.text) > FAILURE_TEXT_SIZE - 4);
+	}
+}
+
+TEST(bytes_that_are_no_text_are_replaced_in_causes_and_in_steps)
+{
+	struct failure why = { 0 };
+
+	(void) fail_plain(&why, EIO, "cannot read \xff.conf");
+	(void) fail_while(&why, "%.3s", "a\xe2\x82\xac");
+	CHECK_STR("", why.text, "a\xef\xbf\xbd\xef\xbf\xbd: cannot read \xef\xbf\xbd.conf");
 }
 
 /* Every length of step around the limit: kept whole or dropped whole. */

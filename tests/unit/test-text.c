@@ -60,6 +60,33 @@ TEST(text_from_outside_becomes_printable)
 	}
 }
 
+TEST(text_for_programs_is_utf8_and_otherwise_as_it_was)
+{
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		const char *raw = (const char *) texts[i].raw.at;
+		char made[64];
+
+		if (strlen(raw) < texts[i].raw.len)
+			continue;
+		make_utf8(raw, made, sizeof made);
+		CHECK_STR(texts[i].what, made, texts[i].utf8 ? raw : texts[i].want);
+	}
+}
+
+TEST(text_for_programs_is_cut_between_characters)
+{
+	char made[8];
+
+	make_utf8("abcd\xe2\x82\xacz", made, 7);
+	CHECK_STR("inside a character", made, "abcd");
+	make_utf8("abcd\xe2\x82\xacz", made, 8);
+	CHECK_STR("behind it", made, "abcd\xe2\x82\xac");
+	make_utf8("a\xff", made, 4);
+	CHECK_STR("inside a replacement", made, "a");
+	make_utf8("a", made, 1);
+	CHECK_STR("nothing fits", made, "");
+}
+
 TEST(the_bytes_behind_a_text_are_not_looked_at)
 {
 	struct span most = { (const uint8_t *) "\xe2\x82\xac", 2 };
