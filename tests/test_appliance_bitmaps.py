@@ -132,7 +132,7 @@ def bitmaps(machine):
 # Starts and ends -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["file", "loop"])
+@pytest.mark.parametrize("kind", ["file", "loop", r"a:\x2d_."])
 def test_a_bitmap_goes_on_through_stops_starts_and_restarts(
         machine, export, bitmaps, loop_device, kind):
     if kind == "loop" and not loop_device:

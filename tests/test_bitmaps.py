@@ -181,6 +181,24 @@ def test_bitmaps_of_the_settings_are_made(serve, programs, file_disk, short_fold
     assert shown["bitmaps"] == ["daily", "weekly"] and shown["bitmap-store"] == str(store)
 
 
+def test_labels_with_a_colon_have_bitmaps_of_their_own(serve, programs, file_disk, short_folder):
+    labels = ["a", "a:b", "a:b:c", "a:", ":", ":a"]
+    conf = short_folder / "conf"
+    conf.mkdir()
+    for i, label in enumerate(labels):
+        (conf / f"{label}.conf").write_text(
+            f"[Export]\nDevice={file_disk(MIB, name=f'disk{i}')}\nBitmap=b{i}\n")
+    kept = short_folder / "kept"
+    server = serve(config=conf, env={"STATE_DIRECTORY": str(kept)})
+    (private,) = server.runtime.iterdir()
+    ctl = Ctl(programs.nbdctl, short_folder)
+    ctl.runtime, ctl.exports = private, private / "exports"
+    for i, label in enumerate(labels):
+        assert [row["name"] for row in ctl.json("bitmap list", label)] == [f"b{i}"], label
+    assert sorted(path.parent.name for path in kept.glob("*/bitmaps")) == sorted(labels)
+    ctl("checkpoint create", "c0", ",".join(labels))
+
+
 # The states, by disable, enable and clear
 
 

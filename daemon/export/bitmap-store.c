@@ -16,11 +16,23 @@
 
 /* --- where it is ---------------------------------------------------------- */
 
-/* systemd may give several, with colons. */
+/* systemd may give several, with colons between; those of a label it leaves as they are. */
+static size_t first_of(const char *folders, const char *label)
+{
+	size_t len = strcspn(folders, ":"), own = len;
+
+	while (own > 0 && folders[own - 1] != '/')
+		own--;
+	if (strncmp(folders + own, label, strlen(label)) != 0)
+		return len;
+	own += strlen(label);
+	return folders[own] == '\0' || folders[own] == ':' ? own : len;
+}
+
 static int name_folder(const char *label, char *ret, size_t size)
 {
 	const char *given = getenv("STATE_DIRECTORY");
-	size_t len = given ? strcspn(given, ":") : 0;
+	size_t len = given ? first_of(given, label) : 0;
 
 	if (len == 0 || *given != '/')
 		return state_folder(label, ret, size);
