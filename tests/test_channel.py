@@ -2,6 +2,7 @@
 """The channel, the export's end: a real nbd-export and a negotiator that may do anything."""
 
 import contextlib
+import re
 import signal
 import socket
 import time
@@ -138,6 +139,23 @@ def test_a_start_that_fails_tells_those_who_wait_and_ends_with_1(start, tmp_path
 
 
 # Reserve, grant, refuse ------------------------------------------------------------------
+
+
+def test_refusals_that_the_log_does_not_list_are_counted_in_it(start):
+    """Its own, and those that it is told of."""
+    export = start(MaxConnections=1)
+    ours = connect(export)
+    held, _ = ours.client()
+    for port in range(30):
+        ours.refused("no-slot", peer=f"192.0.2.1:{port + 1000}")
+        ours.send(Record(channel.REFUSAL, reason=REASON["no-access"],
+                         peer=f"192.0.2.1:{port + 2000}", sentence="no rule is for it"))
+    ours.refused("no-slot", peer="192.0.2.2:1000")
+    held.close()
+    assert export.stop() == 0
+    assert len(re.findall(r"client 192\.0\.2\.1:\d+: refused: ", export.log)) == 20
+    assert export.log.count("client 192.0.2.2:1000: refused: ") == 1
+    assert "client 192.0.2.1: 40 more refusals of clients from there in 10 s" in export.log
 
 
 @pytest.mark.parametrize("mode", wire.MODES, ids=wire.MODE_NAMES)

@@ -289,6 +289,18 @@ def test_a_refusal_is_one_line_that_says_who_it_was_and_the_export_hears_of_it(b
     assert "dn:CN=somebody,O=Else" in told.sentence
 
 
+def test_an_export_hears_of_a_client_that_came_in_clear_where_it_requires_tls(bench):
+    fake = export(bench, "disk", TLS="require")
+    start(bench)
+    alice = comes(bench, ALICE)
+    alice.send_option(wire.OPT_GO, wire.go_payload("disk"))
+    end = fake.ready()
+    end.expect(RESERVE)
+    assert answer(comes(bench, None), wire.OPT_GO, "disk").type == wire.REP_ERR_TLS_REQD
+    told = end.expect(REFUSAL, reason=REASON["tls-required"])
+    assert "it is not served without TLS (TLS=require)" in told.sentence
+
+
 def test_an_identity_without_a_name_is_its_fingerprint_and_a_long_one_is_cut(bench):
     fake = export(bench, "disk", "write any")
     start(bench)

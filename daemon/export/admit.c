@@ -8,20 +8,16 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/fdpass.h"
 #include "base/log.h"
+#include "base/peer.h"
 #include "base/text.h"
 #include "export/look.h"
 
 /* What an expired token is remembered for: a hand-off that comes too late gets a word. */
 #define REMEMBER_SECONDS 60u
-
-/* Refusals in the log, in so many seconds; more are told at debug level. */
-#define REFUSALS_LOGGED 100u
-#define REFUSALS_SECONDS 10
 
 /* Slots are taken and given back here only. */
 static void take_slot(struct admission *a)
@@ -52,15 +48,13 @@ static bool refuse(struct link *link, uint32_t request, enum reason reason, cons
 static void log_refusal(struct admission *a, struct span peer, enum reason reason,
                         const char *sentence)
 {
-	char who[CHANNEL_PEER_MAX + 4];
-	time_t now = time(NULL);
 	bool matters = reason != REASON_OFFER_STALE;    /* which is asked again, unnoticed */
+	char who[CHANNEL_PEER_MAX + 4];
+	struct peer from, source;
 
-	if (now - a->refused_since >= REFUSALS_SECONDS) {
-		a->refused_since = now;
-		a->n_refused = 0;
-	}
-	matters = matters && ++a->n_refused <= REFUSALS_LOGGED;
+	peer_parse(peer, &from);
+	peer_source(&from, &source);
+	matters = matters && refusal_log_may_list(&a->refusals, &source);
 	printable(peer, CHANNEL_PEER_MAX, who, sizeof who);
 	log_about(matters ? LOG_NOTICE : LOG_DEBUG,
 	          &(struct subject) { NULL, who, reason_word(reason), EVENT_CLIENT_REFUSED },
@@ -431,13 +425,16 @@ int admit_start(struct admission *a, struct export *export, sd_event *event, int
 	contexts_list(export, &a->contexts);
 	a->offer = offer_of(export, 1, a->contexts.n);
 	r = sd_event_add_io(event, &a->source, listener, EPOLLIN, on_connection, a);
-	return r < 0 ? fail(why, -r, "cannot watch the channel's socket") : 0;
+	if (r < 0)
+		return fail(why, -r, "cannot watch the channel's socket");
+	return refusal_log_init(&a->refusals, event, why);
 }
 
 void admit_stop(struct admission *a)
 {
 	while (a->links)
 		link_close(a->links, NULL);
+	refusal_log_end(&a->refusals);
 	a->source = sd_event_source_disable_unref(a->source);
 	close_fd(&a->listener);
 }

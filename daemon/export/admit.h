@@ -14,9 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
-#include <time.h>
 
 #include "base/failure.h"
+#include "base/refusal-log.h"
 #include "export/census.h"
 #include "export/conn.h"
 #include "export/contexts.h"
@@ -65,8 +65,7 @@ struct admission {
 	struct context_list contexts;   /* that come with it */
 	uint32_t n_slots;               /* taken: reserved and admitted */
 	uint64_t n_connections;         /* given out, as numbers */
-	time_t refused_since;           /* of the refusals in the log, how many since when */
-	unsigned n_refused;
+	struct refusal_log refusals;
 	struct conn_stats gone;         /* of all clients that have left */
 	enum reason closed;             /* why nobody is admitted; REASON_NONE */
 	const char *closed_sentence;    /* static */

@@ -4,7 +4,8 @@
  * rules are notices, a client's own mistakes are for debugging only.
  *
  * A client without access is told that there is no such export; the log tells the truth.  What
- * is refused here for an export that runs is sent to it as well, for its own journal.
+ * is refused here for an export is sent to it as well, for its own journal, if there is a link
+ * to it: none is made for that, since it would start the export.
  */
 #include "negotiator/client.h"
 
@@ -38,8 +39,8 @@ static enum event event_of(enum reason reason)
 static void tell_export(const struct client *client, const struct catalogue_entry *entry,
                         enum reason reason, const char *sentence)
 {
-	if (entry && (reason == REASON_NO_ACCESS || reason == REASON_LIMIT ||
-	              reason == REASON_DEADLINE))
+	if (entry && (reason == REASON_NO_ACCESS || reason == REASON_TLS_REQUIRED ||
+	              reason == REASON_LIMIT || reason == REASON_DEADLINE))
 		export_link_tell_refusal(entry->link, reason, client->peer, sentence);
 }
 
