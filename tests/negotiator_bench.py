@@ -77,7 +77,15 @@ def bench(tmp_path, programs):
 
 @pytest.fixture
 def fake(bench):
-    """One fake export, `disk`, and a running negotiator that gives up on it in a second."""
+    """One fake export, `disk`, and a running negotiator that has patience with it."""
+    export = bench.export()
+    bench.start("--start-timeout=20")
+    return export
+
+
+@pytest.fixture
+def given_up(bench):
+    """The same with a negotiator that gives up on it in a second: for who awaits that."""
     export = bench.export()
     bench.start("--start-timeout=1")
     return export

@@ -145,7 +145,7 @@ def test_the_watchdog_is_fed(machine, export):
     folders = [f"/run/systemd/system/{unit}.d" for unit in units]
     for folder in folders:
         machine.run("mkdir", "-p", folder)
-        machine.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=1\\n' >{folder}/fast.conf")
+        machine.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=4\\n' >{folder}/fast.conf")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", *units)
     for unit in units:
@@ -369,11 +369,16 @@ def test_journalctl_explains_an_entry(machine, export):
 def test_an_idle_export_ends_and_each_of_its_clients_is_served(machine, export, counts):
     export("web1", "IdleTimeout=1")
     unit = service_of("web1")
-    for n in range(1, counts(3, 20) + 1):
+
+    def ends():
+        return machine.journal("all", f"--unit={unit}", "EVENT=export-idle"
+                               ).count("no client for 1 s")
+
+    for _ in range(counts(3, 20)):
+        before = ends()
         assert int(machine.run("nbdinfo", "--size", uri("web1"))) == SIZE
         # The next one comes as soon as it is told, and finds it ending or ended.
-        machine.wait_for(lambda n=n: machine.journal("all", f"--unit={unit}", "EVENT=export-idle"
-                                                     ).count("no client for 1 s") == n, "its end")
+        machine.wait_for(lambda before=before: ends() > before, "its end")
     assert int(machine.run("nbdinfo", "--size", uri("web1"))) == SIZE
     machine.wait_for(lambda: machine.show(unit, "ActiveState") == "inactive", "the last end")
     assert machine.show(unit, "Result") == "success"

@@ -329,6 +329,7 @@ def test_a_killed_export_has_lost_nothing_and_its_clients_are_told_at_once(machi
     assert writer.stdout.readline() == "writing\n"
     kill(machine, service_of("web1"))
     check_written(machine, device, json.loads(ended(writer)[-1])["acknowledged"])
+    machine.run("journalctl", "--sync")
     log = machine.run("nbdctl", "log", "web1")
     assert "Main process exited, code=killed, status=9/KILL" in log
     assert "serving /srv/web1, " in log.split("status=9/KILL")[-1]      # it is back

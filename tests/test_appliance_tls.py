@@ -324,6 +324,7 @@ def test_of_two_writers_the_second_is_refused_until_a_reload_lets_it(secured, ex
     export("one", f"SingleWriter=yes\n{rules}")
     alice, bob = connect(secured, "one", "alice"), connect(secured, "one", "bob")
     assert not comes_in(secured, "one", "carol")
+    secured.run("journalctl", "--sync")
     entry = json.loads(secured.run("journalctl", "--output=json", "REASON=single-writer",
                                    f"--unit={service_of('one')}").splitlines()[-1])
     assert entry["EVENT"] == "client-refused" and entry["EXPORT"] == "one"

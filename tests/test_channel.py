@@ -580,8 +580,9 @@ def test_clients_outlive_the_channel_and_are_listed_to_the_next(export):
     first = connect(export)
     sock, grant = first.client(peer="192.0.2.7:4711")
     other, other_grant = first.client(peer="unix:pid=1,uid=0")
-    first.close()
-    with client_over(sock) as client, client_over(other):
+    with client_over(sock) as client, client_over(other) as second_client:
+        second_client.read(0, 512)      # its hand-off is through
+        first.close()
         for i in range(100):
             client.write(i * 4096, bytes([i]) * 4096)
         second = connect(export)

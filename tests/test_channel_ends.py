@@ -13,7 +13,7 @@ import pytest
 from conftest import wait_until
 from nbdchannel import ABANDON, HANDOFF, RESERVE
 from nbdwire import PATIENCE
-from negotiator_bench import bench, fake  # noqa: F401, fixtures
+from negotiator_bench import bench, fake, given_up  # noqa: F401, fixtures
 from negotiator_bench import asks_go, end_to_end, error_of, pipelined_handshake, readable
 
 
@@ -23,26 +23,26 @@ def test_an_export_that_nobody_listens_for_is_a_platform_error(bench):
     assert error_of(asks_go(bench)).type == wire.REP_ERR_PLATFORM
 
 
-def test_an_export_that_does_not_answer_is_too_slow(fake, bench):
+def test_an_export_that_does_not_answer_is_too_slow(given_up, bench):
     answer = error_of(asks_go(bench))
     assert answer.type == wire.REP_ERR_PLATFORM
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["until-the-end", "not-so-long"])
-def test_a_start_that_nobody_waits_for_any_more_is_given_up(fake, bench, stays):
+def test_a_start_that_nobody_waits_for_any_more_is_given_up(given_up, bench, stays):
     client = asks_go(bench)
-    end = fake.accept()
+    end = given_up.accept()
     if stays:
         error_of(client)
     else:
         client.close()
     assert end.closed(), "the connection that is left wakes the export for nobody"
-    end_to_end(bench, fake)             # whoever comes next asks anew
+    end_to_end(bench, given_up)         # whoever comes next asks anew
 
 
-def test_a_start_that_others_wait_for_goes_on_when_the_first_has_been_refused(fake, bench):
+def test_a_start_that_others_wait_for_goes_on_when_the_first_has_been_refused(given_up, bench):
     first = asks_go(bench)
-    end = fake.accept()
+    end = given_up.accept()
     later = [asks_go(bench)]
     while not select.select([first.sock], [], [], 0.1)[0]:
         later.append(asks_go(bench))
@@ -52,17 +52,17 @@ def test_a_start_that_others_wait_for_goes_on_when_the_first_has_been_refused(fa
     wire.parse_info(later[-1].receive_replies(wire.OPT_GO))
 
 
-def test_an_export_that_stops_within_its_offer_is_too_slow(fake, bench):
+def test_an_export_that_stops_within_its_offer_is_too_slow(given_up, bench):
     client = asks_go(bench)
-    end = fake.accept()
+    end = given_up.accept()
     for record in end.offer_records()[:2]:
         end.send(record)
     assert error_of(client).type == wire.REP_ERR_PLATFORM
 
 
-def test_an_export_that_never_answers_a_reservation_is_too_slow(fake, bench):
+def test_an_export_that_never_answers_a_reservation_is_too_slow(given_up, bench):
     client = asks_go(bench)
-    end = fake.ready()
+    end = given_up.ready()
     reserve = end.expect(RESERVE)
     assert error_of(client).type == wire.REP_ERR_PLATFORM
     # The answer that comes too late must not keep a slot.

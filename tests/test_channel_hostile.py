@@ -11,7 +11,7 @@ import pytest
 from conftest import wait_until
 from nbdchannel import ABANDON, GRANTED, READY, REASON, REASONS, REFUSED, RESERVE, Record
 from nbdwire import PATIENCE
-from negotiator_bench import bench, fake  # noqa: F401, fixtures
+from negotiator_bench import bench, fake, given_up  # noqa: F401, fixtures
 from negotiator_bench import asks_go, asks_until_connected, end_to_end, error_of
 from seed import seeded
 from test_channel import mutate
@@ -106,19 +106,19 @@ HOSTILE_ANSWERS = {
 
 
 @pytest.mark.parametrize("which", HOSTILE_ANSWERS)
-def test_a_grant_that_is_wrong_is_never_acknowledged(fake, bench, which):
+def test_a_grant_that_is_wrong_is_never_acknowledged(given_up, bench, which):
     client = asks_go(bench)
-    end = fake.ready()
+    end = given_up.ready()
     with contextlib.suppress(channel.Closed):
         end.grant(end.expect(RESERVE), **HOSTILE_ANSWERS[which])
     assert error_of(client).type == wire.REP_ERR_PLATFORM
     end.close()
-    end_to_end(bench, fake)
+    end_to_end(bench, given_up)
 
 
-def test_a_refusal_of_another_request_is_not_the_clients(fake, bench):
+def test_a_refusal_of_another_request_is_not_the_clients(given_up, bench):
     client = asks_go(bench)
-    end = fake.ready()
+    end = given_up.ready()
     reserve = end.expect(RESERVE)
     with contextlib.suppress(channel.Closed):
         end.send(refusal(request=reserve.request + 1000))

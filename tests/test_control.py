@@ -769,10 +769,12 @@ def test_the_watchdog_is_not_fed_while_a_ring_does_not_answer(start):
     export = start(env={"WATCHDOG_USEC": "400000"}, Threads=2)
     assert export.notified.wait("WATCHDOG=1")
     with frozen_ring(export):
-        since = len(export.notified.messages)
-        export.notified.wait("WATCHDOG=1", since, patience=0.3)  # one may be under way
-        since = len(export.notified.messages)
-        assert not export.notified.wait("WATCHDOG=1", since, patience=1.5)
+        for _ in range(3):      # one may be under way
+            since = len(export.notified.messages)
+            if not export.notified.wait("WATCHDOG=1", since, patience=1.5):
+                break
+        else:
+            pytest.fail(f"the watchdog is fed: {export.notified.messages}")
         # The main thread is well, and says what it knows.
         assert export.control.get("State") == "serving"
         assert export.control.clients() == []
@@ -785,39 +787,39 @@ def outlast(start, seconds):
 
 
 def test_an_export_without_clients_ends_after_its_idle_time(start):
-    export = start(IdleTimeout=1)
+    export = start(IdleTimeout=4)
     ours = connect(export)
     sock, _ = ours.client()
     with client_over(sock) as client:
         client.write(0, b"w" * 512)
-        outlast(start, 1)
+        outlast(start, 4)
         client.read(0, 512)
     assert export.alive()
     sock.close()
     ours.expect(GONE)
     assert ours.closed()
     assert export.wait() == 0
-    assert "no client for 1 s" in export.log
+    assert "no client for 4 s" in export.log
     assert export.notified.wait("STOPPING=1")
 
 
 def test_a_drained_export_waits_for_its_administrator_however_long(start):
-    export = start(IdleTimeout=1)
+    export = start(IdleTimeout=4)
     connect(export)
     export.control("Drain")
-    outlast(start, 1)
+    outlast(start, 4)
     assert export.control.get("State") == "drained"
     export.control("Resume")
     assert export.wait() == 0
 
 
 def test_a_reload_turns_the_idle_time_on_and_off(start):
-    export = start(IdleTimeout=2)
+    export = start(IdleTimeout=4)
     rewrite(export)
     reload(export)
-    outlast(start, 2)
+    outlast(start, 4)
     assert export.alive()
-    rewrite(export, IdleTimeout=1)
+    rewrite(export, IdleTimeout=4)
     reload(export)
     assert export.wait() == 0
 
@@ -904,9 +906,10 @@ def test_an_export_that_was_idle_serves_the_next_client(serve, file_disk, tmp_pa
     server = serve(config=exports)
     server.lossy = True  # its child comes and goes
     for turn in range(4):
+        before = server.log().count("no client for 1 s")    # it may have ended before we came
         with server.client("idle") as client:
             client.write(0, bytes([turn + 1]) * 4096)
             assert client.read(0, 4096) == bytes([turn + 1]) * 4096
-        wait_until(lambda turn=turn: server.log().count("no client for 1 s") == turn + 1,
+        wait_until(lambda before=before: server.log().count("no client for 1 s") > before,
                    "the idle end")
     assert "exited" not in server.log()

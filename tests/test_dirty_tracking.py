@@ -61,7 +61,7 @@ def test_after_a_kill_under_load_all_that_differs_is_dirty_and_not_much_more(
 
 def test_a_kill_while_nothing_is_written_makes_nothing_dirty_but_what_is_armed(
         tracked, file_disk):  # noqa: F811
-    here = tracked(file_disk(SIZE), BitmapCold=1, **NARROW)
+    here = tracked(file_disk(SIZE), BitmapCold=5, **NARROW)
     here.bitmap("add", "b")
     here.write(MIB)
     wait_until(lambda: here.figures()["Armed"] == 0, "regions to be cold")

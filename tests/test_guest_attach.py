@@ -7,21 +7,20 @@ inside_guest_attach_boot.py; each test of those is one here.
 """
 
 import base64
-import os
 import re
 import shutil
 import subprocess
 
 import pytest
 
-from conftest import BUILD, ROOT, needs_program, needs_root
-from test_guest import results_in
+import guestlab
+from conftest import ROOT
 from tlsfixtures import put_keys
 
 INSIDE = [ROOT / "tests/lab" / name for name in ("inside_guest_attach.py",
                                                  "inside_guest_attach_boot.py")]
 NAMES = [name for path in INSIDE for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
-LIMIT = 1800                                 # seconds for each boot, on a very busy machine
+LIMIT = 4800                                 # seconds for each boot, on a very busy machine
 
 # Arguments: whether the counts are long ones, and keys, as there is nothing in the guest to make some.
 SCRIPT = f"""
@@ -56,23 +55,7 @@ def keys_as_text(authority, tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(request, keys_as_text):
     """({name: "PASSED"}, all that was printed)"""
-    needs_root()
-    needs_program("qemu-system-x86_64")
-    if b"__asan_init" in (BUILD / "daemon/export/nbd-export").read_bytes():
-        pytest.skip("a build with sanitizers does not run in the units' sandbox")
-    lab = ROOT / "scripts/lab"
-    env = dict(os.environ, NBD_EXPORT_BUILD=str(BUILD), NBD_EXPORT_LAB_TIMEOUT=str(LIMIT))
-    built = subprocess.run([lab, "guest", "build"], capture_output=True, text=True, env=env,
-                           stdin=subprocess.DEVNULL, timeout=900, check=False)
-    if built.returncode != 0:
-        pytest.skip(built.stderr.strip().splitlines()[-1])
-    long = str(int(request.config.getoption("--long")))
-    done = subprocess.run([lab, "guest", "run", "bash", "-c", SCRIPT, "bash", long,
-                           keys_as_text],
-                          capture_output=True, text=True, errors="replace", env=env,
-                          stdin=subprocess.DEVNULL, timeout=2 * LIMIT + 60, check=False)
-    said = done.stdout + done.stderr
-    return results_in(said), said
+    return guestlab.report(LIMIT, SCRIPT, str(int(request.config.getoption("--long"))), keys_as_text)
 
 
 @pytest.mark.parametrize("name", NAMES)

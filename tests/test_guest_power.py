@@ -22,7 +22,8 @@ import threading
 
 import pytest
 
-from conftest import BUILD, KIB, MIB, ROOT, needs_program, needs_root, wait_until
+import guestlab
+from conftest import KIB, MIB, needs_program, wait_until
 from nbdwire import (
     CMD_FLAG_FUA, CMD_FLUSH, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, SIMPLE, Client, Closed)
 from seed import seeded
@@ -31,8 +32,7 @@ from tracked import DIRTY, GRANULE, KIND, differing, granules_of
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "lab"))
 from lossy import SECTOR, LossyDisk  # noqa: E402  (its folder is not a package)
 
-LAB = ROOT / "scripts/lab"
-LIMIT = 800                                 # seconds for a boot and what follows, on a busy machine
+LIMIT = 1600                                 # seconds for a boot and what follows, on a busy machine
 SIZE, STORE_SIZE, REGION = 32 * MIB, 320 * MIB, 256 * KIB
 KINDS = ("ext4", "xfs")
 BLOCK = 4 * KIB
@@ -62,6 +62,7 @@ if [ "$LAB_BOOT" = 1 ]; then
 fi
 for kind in ext4 xfs; do
 	nbdctl bitmap list $kind --json >$kind.json
+	journalctl --sync
 	journalctl -b -o cat EVENT=bitmap-recovered EXPORT=$kind >$kind.recovered
 	findmnt -n -o FSTYPE /var/lib/nbd-export/$kind >$kind.type
 done
@@ -78,6 +79,14 @@ done >>edits 2>&1
 """
 
 
+def free_port():
+    """One that nobody is given by chance between two boots."""
+    for port in range(20000, 30000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
 class Guest:
     """The machine, and what it has shared."""
 
@@ -87,8 +96,7 @@ class Guest:
         self.share.mkdir()
         self.disks, self.options = {}, []
         self.cleanup = cleanup
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.options += ["-netdev", f"user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:10809",
                          "-device", "virtio-net-pci,netdev=n"]
         self.child = None
@@ -105,10 +113,10 @@ class Guest:
         """Until it waits for `go`."""
         for name in ("up", "go", "ready", "stop"):
             (self.share / name).unlink(missing_ok=True)
-        env = dict(os.environ, NBD_EXPORT_BUILD=str(BUILD), NBD_EXPORT_LAB_TIMEOUT=str(LIMIT),
-                   NBD_EXPORT_LAB_QEMU=" ".join(self.options))
+        env = guestlab.environment(LIMIT, NBD_EXPORT_LAB_QEMU=" ".join(self.options))
         with open(self.folder / "console.log", "ab") as log:
-            self.child = subprocess.Popen([LAB, "guest", "boot", self.folder, "bash", "-c", SCRIPT],
+            self.child = subprocess.Popen([guestlab.LAB, "guest", "boot", self.folder, "bash", "-c",
+                                           SCRIPT],
                                           env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.wait_for("up")
 
@@ -148,8 +156,7 @@ class Guest:
 
     def end(self):
         if self.child:
-            self.child.terminate()
-            self.child.wait(60)
+            guestlab.end(self.child)
 
     def client(self, name, *bitmaps):
         return Client(("127.0.0.1", self.port), name, contexts=[KIND + word for word in bitmaps])
@@ -167,15 +174,9 @@ class Guest:
 
 @pytest.fixture
 def guest(cleanup):
-    needs_root()
-    for program in ("qemu-system-x86_64", "mkfs.ext4", "mkfs.xfs"):
+    for program in ("mkfs.ext4", "mkfs.xfs"):
         needs_program(program)
-    if b"__asan_init" in (BUILD / "daemon/export/nbd-export").read_bytes():
-        pytest.skip("a build with sanitizers does not run in the units' sandbox")
-    built = subprocess.run([LAB, "guest", "build"], capture_output=True, text=True, timeout=900,
-                           stdin=subprocess.DEVNULL, check=False)
-    if built.returncode != 0:
-        pytest.skip(built.stderr.strip().splitlines()[-1])
+    guestlab.needs_guest()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="nbd-power-", dir="/var/tmp"))
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     made = Guest(folder, cleanup)

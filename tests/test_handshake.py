@@ -408,7 +408,7 @@ def test_a_negotiated_tcp_socket_is_no_longer_the_negotiators(serve, file_disk):
     assert client.read(0, 512) == bytes(512)
     inode = server_side_of(client)
     (pid,) = server.pids("nbd-negotiator")
-    assert socket_options(pid, inode, WATCHED) is None
+    wait_until(lambda: socket_options(pid, inode, WATCHED) is None, "the negotiator to close it")
 
 
 @by_mode()

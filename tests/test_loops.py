@@ -56,23 +56,23 @@ def test_a_reply_of_hundreds_of_parts_goes_on_until_all_are_sent(serve, file_dis
         os.fsync(file.fileno())
     client = serve(path, engine=engine).client("", mode)
     with a_second_for_each(20):
-        for _ in range(10):
+        for _ in range(3):
             assert client.read(0, 32 * MIB).count(b"x") == 16 * MIB
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_long_request_whose_steps_end_at_once_lets_others_in_between(
         serve, tmpfs_disk, engine):
-    gib = 1 << 30
-    path = tmpfs_disk(gib, b"x" * gib)
+    size = 256 * MIB
+    path = tmpfs_disk(size, b"x" * size)
     server = serve(path, engine=engine, direct="no", threads=1)
     long, other = server.client(), server.client()
-    cookie = long.send_request(wire.CMD_WRITE_ZEROES, 0, gib, wire.CMD_FLAG_NO_HOLE)
+    cookie = long.send_request(wire.CMD_WRITE_ZEROES, 0, size, wire.CMD_FLAG_NO_HOLE)
     reads = 0
     while not select.select([long.sock], [], [], 0)[0]:
-        other.read(gib - 4096, 4096)
+        other.read(size - 4096, 4096)
         reads += 1
-    assert reads >= 100, f"the other got {reads} replies in all that time"
+    assert reads >= 25, f"the other got {reads} replies in all that time"
     long.wait(cookie).check()
     assert long.read(0, MIB) == bytes(MIB)
 

@@ -277,7 +277,7 @@ def test_many_that_do_not_answer_take_no_longer_than_one_and_hide_nobody(ctl, fa
     fake_export("Connections=u:1", *CLIENT)
     began = time.monotonic()
     done = ctl(verb, "--json", status={"list": 0, "status": ATTENTION, "clients": 1}[verb])
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 12     # one after the other: 15
     (rows,) = json.loads(done.stdout).values()
     if verb == "list":
         assert {row["label"]: row["state"] for row in rows} == dict.fromkeys(
@@ -296,7 +296,7 @@ def test_a_call_of_one_that_is_stopped_ends_with_a_sentence(ctl, fake_export):
     began = time.monotonic()
     assert "no answer" in ctl("kick", "web1", "7", status=1).stderr
     assert ctl.json("show", "web1")[0]["state"] == "no-answer"
-    assert time.monotonic() - began < 14
+    assert time.monotonic() - began < 25
 
 
 def test_more_exports_are_asked_at_once_than_a_process_may_have_open_by_default(ctl, fake_export):

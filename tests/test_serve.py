@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`nbdctl serve`: its command line, what it prints, and how it looks after its children."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -594,7 +595,14 @@ def test_standard_output_that_nobody_reads_does_no_harm(start, file_disk):
     server = start(file_disk(MIB), ready=False)
     server.command = ["sh", "-c", '"$@" | true', "sh", *server.command]
     server.child = subprocess.Popen(server.command, env=server.env, stderr=subprocess.DEVNULL)
-    wait_until(server.socket.exists, "the socket")
+
+    def listens():
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), \
+                socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(server.socket))
+            return True
+
+    wait_until(listens, "a socket that listens")
     with Client(server.socket, "", EXTENDED) as client:
         assert client.size == MIB
     with Options(server.socket):

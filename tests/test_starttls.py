@@ -404,7 +404,7 @@ def test_a_client_that_takes_tls_back_is_closed(bench, nbd_tls, authority):
 def test_a_tls_handshake_that_stalls_ends_with_the_time_for_the_whole_one(bench, nbd_tls,
                                                                           authority, sent):
     bench.export()
-    begin(bench, nbd_tls.path, "--handshake-timeout=1", TLS="require")
+    begin(bench, nbd_tls.path, "--handshake-timeout=3", TLS="require")
     client = bench.client()
     client.must(wire.OPT_STARTTLS)
     client.send(first_flight(authority)[:sent])

@@ -40,6 +40,7 @@ def journal(lines=30):
 
 def events(name, label):
     """The journal's entries of this event about an export."""
+    ask("journalctl", "--sync")
     said = ask("journalctl", "--no-pager", "--output=cat", f"EVENT={name}", f"EXPORT={label}")
     return said.stdout.splitlines()
 

@@ -38,7 +38,7 @@ def loads_on(label, n=2):
 
 def await_writes(label, n=1):
     wait_for(lambda: (shown(label, "clients") or 0) >= n, "clients")
-    wait_for(lambda: shown(label, "written") > n * MIB, "load")
+    wait_for(lambda: shown(label, "written") > n * 65536, "load")
 
 
 def have_failed(loads):
@@ -49,6 +49,7 @@ def have_failed(loads):
 
 def entries(name, label):
     """The entries of an event, with their fields."""
+    run("journalctl", "--sync")
     said = run("journalctl", "--no-pager", "--output=json", f"EVENT={name}", f"EXPORT={label}")
     return [json.loads(line) for line in said.splitlines()]
 
@@ -109,7 +110,7 @@ def test_a_device_grows_under_load_and_nobody_but_new_clients_notices(export, di
     label = f"grown-{kind}"
     export(label, device)
     early = connect(label)
-    load = Load(label, "--size=16M", "--time_based", "--runtime=3")
+    load = Load(label, "--size=16M", "--time_based", "--runtime=20")
     await_writes(label, 2)
     resize(64 * MIB)
     late = connect(label)
@@ -203,7 +204,7 @@ def test_a_scsi_disk_grows_under_load_and_is_write_protected_for_everybody(expor
 
     drop_in("nbd-export@scsi.service", IDLE)
     export("scsi", disk.path)
-    load = Load("scsi", "--size=16M", "--time_based", "--runtime=3")
+    load = Load("scsi", "--size=16M", "--time_based", "--runtime=20")
     await_writes("scsi")
     switch("/sys/bus/pseudo/drivers/scsi_debug/virtual_gb", 1)
     assert size_of("scsi") == 1 << 30
@@ -254,7 +255,7 @@ def test_a_loop_device_that_is_detached_under_load_stays_until_its_export_ends(
     device = run("losetup", "--find", "--show", backing)
     run("udevadm", "settle")
     export("detached", device)
-    load = Load("detached", "--size=16M", "--time_based", "--runtime=3")
+    load = Load("detached", "--size=16M", "--time_based", "--runtime=20")
     await_writes("detached")
     run("losetup", "--detach", device)
     status, said = load.end()

@@ -120,6 +120,8 @@ class Machine:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit)
 
     def journal(self, lines=1000, *arguments):
+        """What was logged until now."""
+        self.ask("journalctl", "--sync")
         return self.ask("journalctl", "--no-pager", "--output=short-monotonic",
                         f"--lines={lines}", *arguments).stdout
 
