@@ -71,10 +71,10 @@ def test_an_export_starts_without_root_and_without_a_runtime_folder(programs, op
 def asking(start, tmp_path, file_disk, cleanup):  # noqa: F811
     """asking(answer, ...): an export of a file, and its syncs, of which `answer` decides."""
 
-    def make(answer, **settings):
-        disk = file_disk()
+    def make(answer, disk=None, label="disk", **settings):
+        disk = disk or file_disk()
         syncs = cleanup.enter_context(contextlib.closing(Syncs(tmp_path, disk, answer)))
-        export = start(device=disk, env=syncs.env, Engine="threads", **settings)
+        export = start(device=disk, label=label, env=syncs.env, Engine="threads", **settings)
         syncs.seen.clear()                      # of its start
         return export, syncs
 
@@ -133,3 +133,18 @@ def test_a_drain_after_a_failed_flush_tries_once_more_and_says_that_one_failed(a
     assert "drained, but a flush failed" in export.log
     assert export.stop() == 1
     assert "what was written since the one before it may be lost" in export.log
+
+
+def test_a_sync_at_the_start_that_fails_is_no_secret_to_the_first_flush(
+        asking, start, file_disk, tmp_path):  # noqa: F811
+    """The bitmaps' look at what others have written takes the kernel's word away from FLUSH."""
+    disk, store = file_disk(), tmp_path / "bitmaps"
+    assert start(device=disk, Bitmap="b", BitmapStore=store).stop() == 0
+    answers = [errno.EIO]
+    export, _ = asking(lambda what: answers.pop() if answers else 0, disk, "again",
+                       BitmapStore=store)
+    assert not answers
+    assert "at the start" in export.control.get("FlushFailed")
+    client = client_over(connect(export).client()[0])
+    assert client.call(wire.CMD_FLUSH).error == wire.EIO
+    assert export.stop() == 1

@@ -302,6 +302,7 @@ static int leave_at_once(struct tracker *tracker, struct catalogue *draft, struc
 static int take_into_use(struct tracker *tracker, const struct store_recovery *found, bool fresh,
                          struct failure *why)
 {
+	const struct tracker_settings *settings = &tracker->settings;
 	struct catalogue *draft = draft_of(tracker);
 	struct device_trace trace;
 	int r;
@@ -311,9 +312,11 @@ static int take_into_use(struct tracker *tracker, const struct store_recovery *f
 	tell_recovery(tracker, found, draft);
 	check_device(tracker, draft);
 	if (found->unclean || fresh)
-		trace_take(tracker->settings.device_fd, &trace);
+		trace_take(settings->device_fd, &trace);
 	else {
-		trace_take_synced(tracker->settings.device_fd, &trace);
+		r = trace_take_synced(settings->device_fd, &trace);
+		if (r < 0 && settings->sync_failed)
+			settings->sync_failed(settings->userdata, -r);
 		check_foreign_writes(tracker, draft, &trace);
 	}
 	draft->trace = trace;
@@ -328,7 +331,7 @@ static int take_into_use(struct tracker *tracker, const struct store_recovery *f
 		r = store_commit(&tracker->store, draft, why);
 	if (r == 0)
 		r = settle(tracker, why);
-	if (r == 0 && tracker->settings.read_only)
+	if (r == 0 && settings->read_only)
 		r = leave_at_once(tracker, draft, why);
 	free(draft);
 	bitmaps_publish(tracker);

@@ -110,12 +110,15 @@ void trace_take(int fd, struct device_trace *ret)
 	}
 }
 
-void trace_take_synced(int fd, struct device_trace *ret)
+int trace_take_synced(int fd, struct device_trace *ret)
 {
-	bool synced = fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS;  /* nothing to sync */
+	int error = fdatasync(fd) < 0 ? errno : 0;
 
+	if (error == EINVAL || error == EROFS)  /* nothing to sync */
+		error = 0;
 	trace_take(fd, ret);
-	ret->known = ret->known && synced;
+	ret->known = ret->known && !error;
+	return -error;
 }
 
 static bool same_life(const struct device_trace *then, const struct device_trace *now)

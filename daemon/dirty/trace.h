@@ -14,8 +14,9 @@
 /* As the device is now.  Where that cannot be told, ret->known is false. */
 void trace_take(int fd, struct device_trace *ret);
 
-/* The same once what others have left in the page cache is on the device, where it is counted. */
-void trace_take_synced(int fd, struct device_trace *ret);
+/* The same once what others have left in the page cache is on the device, where it is counted.  Else
+ * a negative errno, which the kernel tells nobody again who syncs by `fd`. */
+int trace_take_synced(int fd, struct device_trace *ret);
 
 /* How much has changed from `then` to `now`, in sectors of 512 bytes; UINT64_MAX: something has, or
  * cannot be ruled out; 0: nothing. */

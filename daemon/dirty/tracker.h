@@ -49,6 +49,9 @@ struct tracker_settings {
 
 	/* In the recorder's thread: makes durable what the device has taken.  0 or a negative errno. */
 	int (*flush)(void *userdata);
+	/* In tracker_open(): a sync of the device failed, with an errno that no flush is told again;
+	 * NULL in tests alone. */
+	void (*sync_failed)(void *userdata, int error);
 	/* In the recorder's thread: bitmaps have come, gone, or changed their state. */
 	void (*changed)(void *userdata);
 	/* What has become of the group of checkpoints of that id: group_look(). */

@@ -17,6 +17,11 @@ static int flush(void *userdata)
 	return flush_wait(userdata);
 }
 
+static void sync_failed(void *userdata, int error)
+{
+	flush_failed(userdata, error, "syncing the device at the start failed");
+}
+
 static unsigned shift_of(uint64_t power_of_two)
 {
 	return (unsigned) __builtin_ctzll(power_of_two);
@@ -37,7 +42,8 @@ static int open_tracker(struct export *export, const char *path, const char *con
 		.arm_limit = settings->bitmap_arm_limit, .cold_seconds = settings->bitmap_cold,
 		.on_error = settings->on_bitmap_error == EXPORT_WRITES_STOP ? TRACKER_STOP : TRACKER_LOST,
 		.n_lanes = export->n_loops,
-		.flush = flush, .changed = contexts_changed, .decided = group_look, .userdata = export,
+		.flush = flush, .sync_failed = sync_failed, .changed = contexts_changed,
+		.decided = group_look, .userdata = export,
 	};
 
 	lasting_identity(dev, identity);
