@@ -4,15 +4,16 @@
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
 import threading
 
 import pytest
-from conftest import MIB, wait_until
+from conftest import KIB, MIB, wait_until
 import nbdwire as wire
-from nbdchannel import GONE, REASON
+from nbdchannel import GONE, HANDOFF, REASON, Record
 from nbdwire import PATIENCE
 from test_channel import client_over, connect, serves
 from test_control import INTERFACE, OBJECT, Failed, half_a_write, start  # noqa: F401
@@ -257,6 +258,84 @@ def test_a_client_with_simple_replies_goes_on_after_a_drain_that_was_broken_off(
     assert "before it was drained" in ended()
     for cookie in cookies:
         assert client.wait(cookie).check().data == data
+
+
+def has_read(export, requests):
+    wait_until(lambda: export.control.clients()[0]["Requests"] == requests,
+               f"{requests} requests to be read")
+
+
+def tcp_client_that_reads_nothing(export):
+    """A client by TCP, 4 MiB of replies to it that are on their way, and the cookies."""
+    ours = connect(export)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.socket()
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(listener.getsockname())
+        theirs, _ = listener.accept()
+    with theirs:
+        ours.send(Record(HANDOFF, token=ours.granted(mode=wire.STRUCTURED).token), [theirs])
+    client = client_over(sock, wire.STRUCTURED)
+    client.write(0, b"r" * MIB)
+    reads = [client.send_read(0, 256 * KIB) for _ in range(16)]
+    has_read(export, 17)
+    return ours, client, reads
+
+
+@contextlib.contextmanager
+def sending(sock, data):
+    """Sends it beside the block, as far as it is taken."""
+    def run():
+        with contextlib.suppress(OSError):
+            sock.sendall(data)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("end", ["Drain", "SIGTERM"])
+def test_the_last_replies_reach_a_client_by_tcp_that_goes_on_sending(start, end):  # noqa: F811
+    export = start()
+    _, client, reads = tcp_client_that_reads_nothing(export)
+    if end == "Drain":
+        ended = drain_in_background(export)
+    else:
+        export.child.send_signal(signal.SIGTERM)
+        assert export.notified.wait("STOPPING=1")
+    client.send_request(wire.CMD_FLUSH)
+    has_read(export, 18)                # and from now on nothing
+    writes = range(1000, 1064)
+    for cookie in writes:
+        client.pending[cookie] = wire.Reply(
+            wire.Request(wire.CMD_WRITE, MIB, 65536, 0, cookie, 65536))
+    with sending(client.sock, b"".join(
+            wire.request_header(wire.STRUCTURED, wire.CMD_WRITE, MIB, 65536, 0, cookie) +
+            b"w" * 65536 for cookie in writes)):
+        for cookie in reads:
+            assert client.wait(cookie).check().data == b"r" * 256 * KIB
+        while client.sock.recv(65536):  # the end of file, and no reset
+            pass
+    client.sock.close()
+    if end == "Drain":
+        assert ended() == "drained"
+    else:
+        assert export.wait() == 0
+    assert export.disk.read_bytes()[MIB : 2 * MIB] == bytes(MIB)
+
+
+def test_a_client_by_tcp_that_never_closes_does_not_hold_up_a_drain(start):  # noqa: F811
+    export = start()
+    ours, client, reads = tcp_client_that_reads_nothing(export)
+    ended = drain_in_background(export)
+    client.send_write(0, b"w" * 65536)
+    for cookie in reads:
+        client.wait(cookie).check()
+    ours.expect(GONE, reason=REASON["shutdown"])
+    assert ended() == "drained"
+    client.sock.close()
 
 
 def unread_by_the_other_side(sock):

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "export/contexts.h"
+#include "export/linger.h"
 #include "export/look.h"
 #include "export/read.h"
 #include "export/send.h"
@@ -153,7 +154,7 @@ void conn_end(struct conn *conn, enum reason reason)
 
 void conn_stay(struct conn *conn, enum reason reason)
 {
-	if (!conn->ending || conn->dead || conn->reason != reason)
+	if (!conn->ending || conn->lingers || conn->dead || conn->reason != reason)
 		return;
 	conn->ending = false;
 	conn->reason = REASON_NONE;
@@ -396,7 +397,7 @@ static void settle(struct conn *conn)
 		conn_send(conn);
 		if (conn_shall_leave(conn) && !conn->ending)
 			conn_end(conn, conn->loop->draining ? conn->loop->drain_reason : conn->retired);
-		if (all_said(conn))
+		if (all_said(conn) && !linger(conn))
 			conn_kill(conn, conn->reason);
 	}
 	if (conn->dead)

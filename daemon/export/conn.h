@@ -24,6 +24,8 @@
 #define CONN_EVICT_MS 500               /* until unread replies give their memory up */
 #define CONN_DRAIN_SECONDS 10           /* without progress, while the export stops */
 #define CONN_DRAIN_SECONDS_ALL 60       /* until it waits for no client any more */
+#define CONN_LINGER_SECONDS 5           /* until a client that has been told all closes: linger.h */
+#define CONN_LINGER_BYTES (256u << 20)  /* and so much is thrown away meanwhile */
 
 /* What is being received. */
 enum receiving {
@@ -93,6 +95,10 @@ struct conn {
 	struct piece *reload;           /* the first of them, while it waits for memory */
 
 	bool ending;                    /* in order: no more requests are read */
+	bool lingers;                   /* and all is said, to the end of file */
+	struct timespec lingers_since;
+	uint64_t discarded;             /* bytes that came since */
+	int undelivered;                /* bytes that it had not taken at the last look */
 	_Atomic enum reason retired;    /* it shall leave, as in a drain of its own; or REASON_NONE */
 	bool is_cut;                    /* since its export has lost a part that it was offered */
 	struct timespec retired_at;

@@ -350,14 +350,14 @@ static void (*const takers[])(struct conn *conn) = {
  * answered (that it is shutting down). */
 static bool may_begin(const struct conn *conn)
 {
-	return !conn->ending || conn_may_yet_stay(conn);
+	return !conn->ending || (!conn->lingers && conn_may_yet_stay(conn));
 }
 
 static void take_pending(struct conn *conn)
 {
 	conn->receive_blocked = false;
 	while (conn->pending_len && !conn->receive_blocked && !conn->dead) {
-		if (conn->receiving == RECEIVING_HEADER && conn_leaves_unanswered(conn))
+		if (conn->receiving == RECEIVING_HEADER && !conn->lingers && conn_leaves_unanswered(conn))
 			return;         /* the bytes stay, as it may yet be let stay */
 		if (conn->receiving == RECEIVING_HEADER && !may_begin(conn))
 			conn->pending_len = 0;
@@ -370,7 +370,7 @@ static void take_pending(struct conn *conn)
 
 static void on_end_of_file(struct conn *conn)
 {
-	if (conn->receiving == RECEIVING_HEADER && conn->gathered_len == 0)
+	if (conn->receiving == RECEIVING_HEADER && conn->gathered_len == 0 && !conn->lingers)
 		conn_end(conn, REASON_DISCONNECT);
 	else
 		conn_kill(conn, REASON_PEER_GONE);
@@ -392,6 +392,7 @@ static void on_received(struct op *op, int res, int buffer)
 	}
 	if (res > 0) {
 		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->given);
+		conn->discarded += conn->lingers ? (uint32_t) res : 0;
 		if (buffer == RING_NO_BUFFER)
 			write_filled(conn->filling, (uint32_t) res);
 		else if (!conn->dead)
@@ -414,7 +415,7 @@ void conn_receive(struct conn *conn)
 		take_pending(conn);
 	if (conn->pending || conn->dead || conn->recv_op.in_flight)
 		return;
-	if (conn->receiving == RECEIVING_HEADER &&
+	if (conn->receiving == RECEIVING_HEADER && !conn->lingers &&
 	    (conn->ending || conn->n_slots == CONN_MAX_SLOTS))
 		return;
 	if (conn->receiving == RECEIVING_WRITE && !piece)

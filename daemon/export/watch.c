@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The look around, once or a few times a second while something is going on: who does not get
- * on while others wait for memory, who holds up a drain, and what memory is idle.
+ * on while others wait for memory, who holds up a drain or its own end, and what memory is idle.
  */
 #include <time.h>
 
 #include "base/log.h"
 #include "export/conn.h"
+#include "export/linger.h"
 #include "export/send.h"
 
 #define TICK_MS 1000
@@ -33,15 +34,36 @@ static void close_stalled(struct conn *conn, enum reason reason, const char *sen
 	conn_kill(conn, reason);
 }
 
+/* All is said, and the kernel has it: how long may the client take to take it? */
+static void look_at_lingering(struct conn *conn)
+{
+	const struct loop *loop = conn->loop;
+	const struct timespec *began = loop->draining ? &loop->drain_began : &conn->lingers_since;
+	bool advanced = linger_advanced(conn), owes = conn->undelivered > LINGER_LAST;
+	int64_t patience = owes ? CONN_DRAIN_SECONDS : CONN_LINGER_SECONDS;
+
+	if (advanced)
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &conn->taken);
+	if (milliseconds_since(&conn->taken) <= patience * 1000 &&
+	    milliseconds_since(began) <= CONN_DRAIN_SECONDS_ALL * 1000)
+		return;
+	if (owes)
+		close_stalled(conn, conn->reason, "it does not take its last replies");
+	else
+		conn_kill(conn, conn->reason);
+}
+
 static void look_at(struct conn *conn)
 {
 	struct loop *loop = conn->loop;
 	int64_t idle = milliseconds_since(conn->send_op.in_flight ? &conn->taken : &conn->given);
 	bool holds = conn->holder.held || conn->holder.floor_taken;
 
-	if (conn->dead || !waits_for_client(conn))
+	if (conn->dead || !(conn->lingers || waits_for_client(conn)))
 		return;
-	if (conn_shall_leave(conn) && (idle > CONN_DRAIN_SECONDS * 1000 ||
+	if (conn->lingers)
+		look_at_lingering(conn);
+	else if (conn_shall_leave(conn) && (idle > CONN_DRAIN_SECONDS * 1000 ||
 	    milliseconds_since(loop->draining ? &loop->drain_began : &conn->retired_at) >
 	    CONN_DRAIN_SECONDS_ALL * 1000))
 		close_stalled(conn, conn->reason, "it shall leave, and does not get on");
@@ -55,18 +77,19 @@ static void look_at(struct conn *conn)
 static bool look_around(struct loop *loop)
 {
 	struct conn *next;
-	bool warm;
+	bool lingers = false, warm;
 
 	for (struct conn *conn = loop->conns; conn; conn = next) {
 		next = conn->next;
 		look_at(conn);
+		lingers = lingers || conn->lingers;
 	}
 	if (loop->starved)
 		return true;
 	warm = memory_cool(&loop->memory);
 	if (!warm && loop->n_busy == 0)
 		receive_cool(&loop->buffers);
-	return warm || loop->n_busy > 0 || (loop->draining && loop->n_conns > 0);
+	return warm || lingers || loop->n_busy > 0 || (loop->draining && loop->n_conns > 0);
 }
 
 static void on_tick(struct op *op, int res, int buffer)
