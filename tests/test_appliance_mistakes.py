@@ -157,6 +157,36 @@ def test_reload_stops_an_export_whose_file_was_removed_unless_it_has_clients(mac
     assert "web1" not in machine.run("ls", "/run/nbd-export/instances")
 
 
+def test_reload_starts_what_is_new_but_not_what_was_stopped(machine, image):
+    def write(label):
+        machine.write(f"{EXPORTS}/{label}.conf",
+                      f"[Export]\nDevice={image(label)}\nStartAtBoot=yes\n")
+        machine.run("nbdctl", "reload")
+
+    def state(label):
+        return machine.show(service_of(label), "ActiveState")
+
+    write("web1")
+    assert state("web1") == "active"
+    machine.run("systemctl", "stop", service_of("web1"))
+    write("web2")
+    assert state("web2") == "active" and state("web1") == "inactive"
+    assert int(machine.run("nbdinfo", "--size", uri("web1"))) == SIZE
+
+
+def test_a_replace_that_died_half_way_is_made_up_for_by_another(machine, image):
+    new = image("new")
+    machine.run("nbdctl", "add", "web1", image("old"))
+    machine.run("nbdinfo", "--size", uri("web1"))
+    machine.run("nbdctl", "drain", "web1")
+    machine.write(f"{EXPORTS}/web1.conf", f"[Export]\nDevice={new}\n")
+    assert "takes up Device=" in machine.ask("nbdctl", "add", "web1", new).stderr
+    assert row_of(machine, "web1")["state"] == "drained"
+    machine.run("nbdctl", "add", "web1", new, "--replace")
+    assert int(machine.run("nbdinfo", "--size", uri("web1"))) == SIZE
+    assert row_of(machine, "web1")["device"] == new
+
+
 def test_a_folder_of_other_files_has_no_part_in_what_runs(machine, image):
     machine.run("nbdctl", "add", "web1", image("web1"))
     machine.run("nbdinfo", "--size", uri("web1"))
