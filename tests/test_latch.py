@@ -12,10 +12,10 @@ import threading
 
 import nbdwire as wire
 import pytest
-from conftest import MIB, SANITIZERS, wait_until
+from conftest import MIB, SANITIZERS, fill, needs_program, run, wait_until
 from nbdwire import PATIENCE
 from syncasks import Syncs
-from test_channel import client_over, connect
+from test_channel import client_over, connect, running_export
 from test_control import Failed, start  # noqa: F401
 from test_drain import drain_in_background
 
@@ -148,3 +148,41 @@ def test_a_sync_at_the_start_that_fails_is_no_secret_to_the_first_flush(
     client = client_over(connect(export).client()[0])
     assert client.call(wire.CMD_FLUSH).error == wire.EIO
     assert export.stop() == 1
+
+
+NOBODY_ELSE = 54321     # of whom nothing runs but the export
+AS_NOBODY_ELSE = ["setpriv", f"--reuid={NOBODY_ELSE}", f"--regid={NOBODY_ELSE}", "--clear-groups"]
+
+
+@pytest.fixture
+def of_another_user(programs, open_folder, cleanup):
+    """An export of a file, as a user to whom limits apply."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    program = shutil.copy(programs.export, open_folder)
+    script = open_folder / "as-somebody-else"
+    script.write_text(f"#!/bin/sh\nexec {' '.join(AS_NOBODY_ELSE)} {program} \"$@\"\n")
+    script.chmod(0o755)
+    notes = open_folder / "notes"
+    disk = fill(open_folder / "disk", 8 * MIB)
+    notes.mkdir()
+    for path in (notes, disk):
+        os.chown(path, NOBODY_ELSE, NOBODY_ELSE)
+    cleanup.callback(os.umask, os.umask(0))             # for the socket of READY=1
+    return cleanup.enter_context(running_export(
+        open_folder, script, device=disk, env={"NBD_EXPORT_FLUSH_FAILED": str(notes)}))
+
+
+def test_what_the_kernel_has_no_thread_for_is_done_all_the_same(of_another_user):
+    """io_uring cancels what it cannot begin: that is no failed flush, and nobody's mistake."""
+    export = of_another_user
+    client = client_over(connect(export).client()[0])
+    run(*AS_NOBODY_ELSE, needs_program("prlimit"), f"--pid={export.pid}", "--nproc=1:1")
+    data = os.urandom(MIB)
+    client.write(0, data, wire.CMD_FLAG_FUA)
+    client.flush()
+    client.zero(4096, 8192, wire.CMD_FLAG_FUA)
+    client.trim(MIB // 2, 65536)
+    client.flush()
+    assert client.read(0, 4096) == data[:4096]
+    assert "failed" not in export.log

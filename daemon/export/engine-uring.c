@@ -311,6 +311,8 @@ static void reap(struct uring *u)
 		io_uring_cqe_seen(&u->io, cqe);
 		if (op == &u->mail_op)
 			on_mail(u);
+		else if (op && res == -ECANCELED)       /* by us, or no thread could be made for it */
+			ring_end_unbegun(u->ring, op, buffer);
 		else if (op)
 			ring_end(u->ring, op, res, buffer);
 	}

@@ -36,7 +36,11 @@ extern const struct engine uring_engine, threads_engine;
 /* The operation is over: tells its owner. */
 void ring_end(struct ring *ring, struct op *op, int res, int buffer);
 
-/* The same, but later: once the engine has returned. */
+/* The same where the kernel has not begun it: a device's operation is done right here, since nobody
+ * cancels those; a socket's ends with -ECANCELED. */
+void ring_end_unbegun(struct ring *ring, struct op *op, int buffer);
+
+/* The same as ring_end(), but later: once the engine has returned. */
 void ring_end_later(struct ring *ring, struct op *op, int res);
 
 /* Does a device's operation with blocking system calls; the result as from io_uring. */

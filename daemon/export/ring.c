@@ -73,6 +73,18 @@ void ring_end(struct ring *ring, struct op *op, int res, int buffer)
 	op->done(op, res, buffer);
 }
 
+void ring_end_unbegun(struct ring *ring, struct op *op, int buffer)
+{
+	int res = -ECANCELED;
+
+	if (is_of_device(op)) {
+		ring_blocks(ring);
+		res = op_perform(op);
+		ring_goes_on(ring);
+	}
+	ring_end(ring, op, res, buffer);
+}
+
 void ring_end_later(struct ring *ring, struct op *op, int res)
 {
 	op->res = res;
