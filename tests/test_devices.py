@@ -326,7 +326,7 @@ def test_a_zoned_device_is_refused_with_its_name(refused, cleanup):
     needs_root()
     folder = pathlib.Path("/sys/kernel/config/nullb/nbd-export-test")
     if not folder.parent.is_dir():
-        pytest.skip("no null_blk with configfs, nor another way to a zoned device")
+        pytest.skip("no null_blk with configfs, nor another way to a zoned device; the guest has one")
     folder.mkdir()
     cleanup.callback(folder.rmdir)
     for key, value in (("zoned", 1), ("memory_backed", 1), ("size", 256), ("zone_size", 4),

@@ -11,7 +11,8 @@ import time
 import pytest
 
 pytest.register_assert_rewrite("guest")
-from guest import EXPORTS, MIB, ask, connect, run, show, size_of, wait_for  # noqa: E402
+from guest import (  # noqa: E402
+    EXPORTS, MIB, ask, connect, events, run, show, shown, size_of, wait_for)
 
 pytest_plugins = ["guest"]
 
@@ -74,6 +75,24 @@ def test_a_disk_whose_partition_is_mounted_is_refused_and_it_is_said_where(scsi,
     run("nbdctl", "add", "whole", disk.path)
     run("nbdctl", "remove", "whole")
     run("mount", f"{disk.path}1", "/mnt")
+
+
+def test_a_zoned_device_is_refused_by_whatever_would_export_it(export, stack):
+    stack.callback(run, "modprobe", "-r", "null_blk")
+    stack.callback(run, "udevadm", "settle")
+    run("modprobe", "null_blk", "nr_devices=1", "gb=1", "zoned=1", "zone_size=64")
+    run("udevadm", "settle")
+    device, sentence = "/dev/nullb0", "/dev/nullb0 is a zoned device (host-managed)"
+    done = ask("nbdctl", "add", "zoned", device)
+    assert done.returncode == 1 and sentence in done.stderr
+    assert "zoned.conf" not in run("ls", EXPORTS)
+    done = ask("nbdctl", "serve", device)
+    assert done.returncode == 1 and sentence in done.stderr
+    export("zoned", device)
+    assert ask("nbdinfo", "nbd://localhost/zoned").returncode != 0
+    wait_for(lambda: shown("zoned", "state") == "failed", "the end of the attempt")
+    assert sentence in shown("zoned", "reason")
+    assert sentence in events("export-failed", "zoned")[0]
 
 
 # Limits of one unit, which its neighbour does not feel -----------------------------
