@@ -12,6 +12,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 #define TEXT_MAX 1024u
 #define WAITING_MAX 16u
@@ -127,12 +128,13 @@ int notify_watchdog(sd_event *event)
 
 void notify(const char *fmt, ...)
 {
-	char text[TEXT_MAX];
+	char raw[TEXT_MAX], text[TEXT_MAX];
 	va_list args;
 
 	va_start(args, fmt);
-	(void) vsnprintf(text, sizeof text, fmt, args);
+	(void) vsnprintf(raw, sizeof raw, fmt, args);
 	va_end(args);
+	make_utf8(raw, text, sizeof text);      /* systemd drops a status that is not */
 	if (n_waiting > 0 || !try_to_send(text))
 		keep(text);
 }

@@ -72,6 +72,14 @@ TEST(what_is_sent_arrives_as_it_is)
 	CHECK_STR("", heard(fd), "");
 }
 
+TEST(what_is_no_text_is_replaced_for_systemd_drops_the_whole_status_otherwise)
+{
+	AUTO_FD fd = manager();
+
+	notify("STATUS=cannot read %.4s", "/a\xe2\x82\xac");
+	CHECK_STR("", heard(fd), "STATUS=cannot read /a\xef\xbf\xbd\xef\xbf\xbd");
+}
+
 TEST(what_it_does_not_take_is_sent_later_in_order_and_of_a_kind_only_the_last)
 {
 	AUTO_FD fd = manager();
