@@ -19,8 +19,8 @@
  */
 void printable(struct span s, size_t max_shown, char *ret, size_t size);
 
-/* Copies `text` as valid UTF-8: bytes that are not become U+FFFD, the rest stays as it is.  What does
- * not fit is cut between characters; three bytes for each and one more hold any. */
+/* Copies `text` as valid UTF-8: bytes that are not become U+FFFD, the rest stays as it is.  What
+ * does not fit is cut between characters; three bytes for each and one more hold any. */
 void make_utf8(const char *text, char *ret, size_t size);
 
 /* Whether `s` is valid UTF-8 without NUL. */

@@ -175,7 +175,7 @@ static bool judge_settings(bool absent)
 
 	if (r >= 0 || r == -EACCES)
 		return true;
-	complain("%s (%s)", why.text, absent ? "so that nobody can connect" : "older settings hold");
+	complain("%s (%s)", why.text, absent ? "so nobody can connect" : "older settings hold");
 	return false;
 }
 
