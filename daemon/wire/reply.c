@@ -140,8 +140,8 @@ enum nbd_error nbd_error_of(int code)
 	case EPERM:
 	case EROFS:
 		return NBD_EPERM;
-	case EIO:
-		return NBD_EIO;
+	case EINVAL:
+		return NBD_EINVAL;
 	case ENOMEM:
 		return NBD_ENOMEM;
 	case ENOSPC:
@@ -154,7 +154,7 @@ enum nbd_error nbd_error_of(int code)
 		return NBD_ENOTSUP;
 	case ESHUTDOWN:
 		return NBD_ESHUTDOWN;
-	default:
-		return NBD_EINVAL;
+	default:                        /* EIO, and all else that a medium or its transport says */
+		return NBD_EIO;
 	}
 }

@@ -46,6 +46,6 @@ size_t put_final(uint8_t *at, enum nbd_mode mode, const struct request *req, enu
 /* One extent; returns 8 or 16 bytes.  `length` fits 32 bits outside extended mode. */
 size_t put_extent(uint8_t *at, enum nbd_mode mode, uint64_t length, uint64_t flags);
 
-/* What a Linux errno (positive) is on the wire: EROFS is NBD_EPERM, EDQUOT and EFBIG are
- * NBD_ENOSPC, and what the protocol does not know is NBD_EINVAL. */
+/* What a Linux errno (positive) of the device's is on the wire: EROFS is NBD_EPERM, EDQUOT and EFBIG
+ * are NBD_ENOSPC, and what the protocol does not know (ENODATA, ETIMEDOUT, ...) is NBD_EIO. */
 enum nbd_error nbd_error_of(int code);

@@ -141,9 +141,21 @@ TEST(errnos_have_their_numbers_on_the_wire)
 		{ ENOTSUP, NBD_ENOTSUP },
 		{ EOPNOTSUPP, NBD_ENOTSUP },
 		{ ESHUTDOWN, NBD_ESHUTDOWN },
-		{ EBADF, NBD_EINVAL },
-		{ ETIMEDOUT, NBD_EINVAL },
-		{ 99999, NBD_EINVAL },
+		{ ENODATA, NBD_EIO },           /* a bad sector */
+		{ EILSEQ, NBD_EIO },            /* its checksum is wrong */
+		{ EBADE, NBD_EIO },
+		{ EBADMSG, NBD_EIO },
+		{ EUCLEAN, NBD_EIO },
+		{ ETIMEDOUT, NBD_EIO },
+		{ ENOLINK, NBD_EIO },
+		{ EREMOTEIO, NBD_EIO },
+		{ ENXIO, NBD_EIO },
+		{ ENODEV, NBD_EIO },
+		{ ESTALE, NBD_EIO },
+		{ ECANCELED, NBD_EIO },
+		{ EAGAIN, NBD_EIO },
+		{ EBADF, NBD_EIO },
+		{ 99999, NBD_EIO },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
