@@ -558,16 +558,39 @@ def test_a_negotiator_that_never_reads_costs_others_nothing(export):
         serves(export)
 
 
-def test_a_hundred_channel_connections_are_survived(export):
+def test_a_negotiator_that_is_busy_for_a_while_holds_up_nobody_and_misses_nothing(start):
+    export = start(MaxConnections=10)
+    busy = [connect(export) for _ in range(10)]
+    asked = {ours: [ours.reserve(offer=ours.offer.number + 1).request for _ in range(600)]
+             for ours in busy}
+    serves(export)
+    for ours in busy:
+        for request in asked[ours]:
+            ours.expect(REFUSED, request=request, reason=REASON["offer-stale"])
+        ours.expect(GONE)
+        ours.granted()
+        ours.close()
+
+
+def test_a_negotiator_that_asks_on_and_never_reads_is_cut_off(start):
+    export = start(MaxConnections=10)
+    deaf = connect(export)
+    with pytest.raises(channel.Closed):
+        for _ in range(20_000):
+            deaf.reserve(offer=deaf.offer.number + 1)
+    assert "it does not read its answers" in export.log
+    serves(export)
+
+
+def test_seventy_channel_connections_are_served_one_after_another(export):
+    """Some at once; the others wait as clients of a listening socket do."""
     serves(export)
     fds = export.n_fds()
-    many = []
-    for _ in range(100):
-        try:
-            many.append(channel.Negotiator(export.path))
-        except OSError:
-            break
+    many = [channel.Negotiator(export.path) for _ in range(70)]
+    wait_until(lambda: "others wait until one has left" in export.log, "a full house")
+    assert export.n_fds() < fds + 30
     for ours in many:
+        ours.read_offer()
         ours.close()
     serves(export)
     keeps_no_more_than(export, fds)

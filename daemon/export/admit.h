@@ -35,12 +35,21 @@ struct reservation {
 	struct conn *conn;              /* all but its socket; NULL once expired */
 };
 
+/* A record that the socket did not take yet. */
+struct unsent {
+	struct unsent *next;
+	size_t len;
+	uint8_t record[];
+};
+
 /* One negotiator. */
 struct link {
 	struct link *next;
 	struct admission *admission;
 	int fd;                         /* SOCK_SEQPACKET, non-blocking; ours */
 	sd_event_source *source;
+	struct unsent *unsent, **unsent_end;
+	unsigned n_unsent;
 	struct reservation *reservations;
 };
 
@@ -60,6 +69,7 @@ struct admission {
 	int listener;                   /* SOCK_SEQPACKET, listening; ours */
 	sd_event_source *source;
 	struct link *links;
+	unsigned n_links;
 	struct admitted *admitted;
 	struct channel_offer offer;
 	struct context_list contexts;   /* that come with it */
@@ -130,5 +140,6 @@ void link_close(struct link *link, const char *why);
 const char *link_client_fault(int fd);
 /* io_uring waits by itself on a blocking socket; on others it would report EAGAIN.  -errno */
 int link_make_blocking(int fd);
-/* False, and the link is marked to be closed, when the negotiator does not take it. */
+/* Never waits: what the negotiator does not take now it gets later.  False when that is too much,
+ * or it has gone: the caller closes the link. */
 bool link_send(struct link *link, const struct channel_record *record);

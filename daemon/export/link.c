@@ -4,17 +4,32 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "base/fdpass.h"
 #include "base/log.h"
 #include "export/admit.h"
 
-/* For a negotiator that does not read its answers; nobody else's clients are held up longer. */
-#define SEND_PATIENCE_MS 500
+/* There is more than one negotiator only while one of them ends; what each may make us keep is
+ * bounded, and so is their number. */
+#define LINKS_MAX 16u
+
+/* Records that a negotiator has not read, besides one about each client: a busy one catches up. */
+#define UNSENT_MAX 1024u
+
+static void drop_first(struct link *link)
+{
+	struct unsent *first = link->unsent;
+
+	link->unsent = first->next;
+	if (!link->unsent)
+		link->unsent_end = &link->unsent;
+	link->n_unsent--;
+	free(first);
+}
 
 void link_close(struct link *link, const char *why)
 {
@@ -29,23 +44,61 @@ void link_close(struct link *link, const char *why)
 	for (at = &a->links; *at != link; at = &(*at)->next)
 		;
 	*at = link->next;
+	if (a->n_links-- == LINKS_MAX && a->source)
+		(void) sd_event_source_set_enabled(a->source, SD_EVENT_ON);
+	while (link->unsent)
+		drop_first(link);
 	sd_event_source_disable_unref(link->source);
 	close_fd(&link->fd);
 	free(link);
+}
+
+static bool must_wait(int error)
+{
+	return error == -EAGAIN || error == -ENOBUFS;
+}
+
+static bool keep(struct link *link, const uint8_t *record, size_t len)
+{
+	const struct admission *a = link->admission;
+	struct unsent *last;
+
+	if (link->n_unsent >= UNSENT_MAX + a->export->settings->max_connections + a->n_slots)
+		return false;
+	last = malloc(sizeof *last + len);
+	if (!last)
+		return false;
+	*last = (struct unsent) { .len = len };
+	memcpy(last->record, record, len);
+	*link->unsent_end = last;
+	link->unsent_end = &last->next;
+	link->n_unsent++;
+	return sd_event_source_set_io_events(link->source, EPOLLIN | EPOLLOUT) >= 0;
+}
+
+/* False when the negotiator has gone. */
+static bool send_unsent(struct link *link)
+{
+	while (link->unsent) {
+		int r = send_record(link->fd, link->unsent->record, link->unsent->len, -1);
+
+		if (r < 0)
+			return must_wait(r);
+		drop_first(link);
+	}
+	return sd_event_source_set_io_events(link->source, EPOLLIN) >= 0;
 }
 
 bool link_send(struct link *link, const struct channel_record *record)
 {
 	uint8_t buf[CHANNEL_RECORD_MAX];
 	struct emit out = emit_into(buf, sizeof buf);
-	struct pollfd writable = { .fd = link->fd, .events = POLLOUT };
-	int r;
+	int r = -EAGAIN;
 
 	emit_channel_record(&out, record);
-	r = send_record(link->fd, buf, out.len, -1);
-	if (r == -EAGAIN && poll(&writable, 1, SEND_PATIENCE_MS) > 0)
+	if (!link->unsent)
 		r = send_record(link->fd, buf, out.len, -1);
-	return r == 0;
+	return r == 0 || (must_wait(r) && keep(link, buf, out.len));
 }
 
 /* OFFER, the contexts, who is connected, READY. */
@@ -129,27 +182,36 @@ static const char *take_record(struct link *link, const uint8_t *buf, size_t len
 	return ok ? NULL : LINK_DEAF;
 }
 
-static int on_readable(sd_event_source *source, int fd, uint32_t events, void *userdata)
+static void read_one(struct link *link)
 {
-	struct link *link = userdata;
 	uint8_t buf[CHANNEL_RECORD_MAX];
 	AUTO_FD client = -1;
 	const char *fault;
 	unsigned n_fds = 0;
 	ssize_t len;
 
-	(void) source;
-	(void) events;
-	len = receive_record(fd, buf, sizeof buf, &client, &n_fds);
+	len = receive_record(link->fd, buf, sizeof buf, &client, &n_fds);
 	if (len == -EAGAIN || len == -EINTR)
-		return 0;
+		return;
 	if (len == 0 || len == -ECONNRESET) {
 		link_close(link, NULL);
-		return 0;
+		return;
 	}
 	fault = len < 0 ? strerror((int) -len) : take_record(link, buf, (size_t) len, &client, n_fds);
 	if (fault)
 		link_close(link, fault);
+}
+
+static int on_link(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct link *link = userdata;
+
+	(void) source;
+	(void) fd;
+	if (events & EPOLLOUT && !send_unsent(link))
+		link_close(link, NULL);
+	else if (events & ~(uint32_t) EPOLLOUT)
+		read_one(link);
 	return 0;
 }
 
@@ -182,9 +244,14 @@ int link_accept(struct admission *a)
 		return -ENOMEM;
 	link->admission = a;
 	link->fd = take_fd(&fd);
+	link->unsent_end = &link->unsent;
 	link->next = a->links;
 	a->links = link;
-	if (sd_event_add_io(a->event, &link->source, link->fd, EPOLLIN, on_readable, link) < 0)
+	if (++a->n_links == LINKS_MAX) {
+		log_warning("%u negotiators are connected: others wait until one has left", LINKS_MAX);
+		(void) sd_event_source_set_enabled(a->source, SD_EVENT_OFF);
+	}
+	if (sd_event_add_io(a->event, &link->source, link->fd, EPOLLIN, on_link, link) < 0)
 		link_close(link, "out of memory");
 	else if (!link_introduce(link))
 		link_close(link, "it does not take the offer");
