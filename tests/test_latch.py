@@ -150,6 +150,16 @@ def test_a_sync_at_the_start_that_fails_is_no_secret_to_the_first_flush(
     assert export.stop() == 1
 
 
+def test_where_nothing_can_be_written_a_flush_has_nothing_to_do(asking):
+    """On squashfs and ISO 9660 a sync is an invalid argument."""
+    export, syncs = asking(lambda what: errno.EINVAL, ReadOnly="yes")
+    client = client_over(connect(export).client()[0])
+    client.flush()
+    assert syncs.seen == ["sync"]
+    assert export.stop() == 0
+    assert syncs.seen == ["sync"] * 2
+
+
 NOBODY_ELSE = 54321     # of whom nothing runs but the export
 AS_NOBODY_ELSE = ["setpriv", f"--reuid={NOBODY_ELSE}", f"--regid={NOBODY_ELSE}", "--clear-groups"]
 

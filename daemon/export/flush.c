@@ -85,6 +85,13 @@ static void tell(struct slot *slot, int error)
 	}
 }
 
+/* On file systems that cannot be written (squashfs, ISO 9660) there is no such call, nor anything
+ * to lose. */
+static int result_of(const struct export *export, int res)
+{
+	return res == -EINVAL && export->device.never_writes ? 0 : res;
+}
+
 static void on_flushed(struct op *op, int res, int buffer)
 {
 	struct flusher *flusher = container_of(op, struct flusher, op);
@@ -92,6 +99,7 @@ static void on_flushed(struct op *op, int res, int buffer)
 	struct slot *slot = flusher->running;
 
 	(void) buffer;
+	res = result_of(export, res);
 	if (res < 0 && res != -EINTR && res != -EAGAIN)
 		flush_failed(export, -res, "flushing the device failed");
 	/* Interrupted: told as an error, but the next may succeed.  Latched meanwhile, by a FUA
@@ -160,7 +168,7 @@ void flush_failed(struct export *export, int error, const char *what)
 static int flush_here(struct export *export, bool last)
 {
 	const struct device *dev = &export->device;
-	int r = fdatasync(dev->fd) < 0 ? -errno : 0;
+	int r = result_of(export, fdatasync(dev->fd) < 0 ? -errno : 0);
 
 	if (r == 0 || r == -EINTR || r == -EAGAIN ||
 	    (last && dev->is_block && device_vanished(dev, -r)))
