@@ -7,6 +7,7 @@
     loop_disk(size, 4096)   a loop device with sectors of that size
     zram_disk(size)         a block device in memory
     tmpfs_disk(size)        a file in memory
+    freezable               a folder whose file system freeze() can freeze
     ramfs_disk(size)        a file on a file system that has no O_DIRECT
     mounted(kind, ...)      a file system of that kind, mounted on a folder
     counts(short, long)     the number to use, by --long
@@ -535,6 +536,37 @@ def mounted(cleanup, disk_folder):
         return folder
 
     return make
+
+
+@pytest.fixture
+def freezable(mounted):
+    """A folder whose file system can be frozen: writes wait, reads do not."""
+    needs_program("fsfreeze")
+    return mounted("ext4", size=64 * MIB)
+
+
+class Thaw:
+    """Sees to it that a frozen file system is thawed, whatever the test comes to."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def now(self):
+        if self.folder:
+            run("fsfreeze", "--unfreeze", self.folder)
+            self.folder = None
+
+    def __exit__(self, *exc):
+        self.now()
+
+
+def freeze(cleanup, folder):
+    """Writes to the file system `folder` wait from here on, until .now() of what is returned."""
+    run("fsfreeze", "--freeze", folder)
+    return cleanup.enter_context(Thaw(folder))
 
 
 @pytest.fixture

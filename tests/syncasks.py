@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What becomes of each sync of a disk is the test's to say: the other end of tests/sync-asks."""
+"""What becomes of each sync and discard of a disk is the test's to say: the other end of
+tests/sync-asks."""
 
 import os
 import socket
@@ -9,7 +10,7 @@ from conftest import BUILD, SANITIZERS
 
 
 class Syncs:
-    """`answer("sync" or "dsync")`, in a thread for each, returns an errno or 0.
+    """`answer("sync", "dsync" or "discard")`, in a thread for each, returns an errno or 0.
 
     .env    for a program that does its I/O in threads (Engine=threads)
     .seen   what was asked about this disk so far

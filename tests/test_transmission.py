@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import nbdwire
-from conftest import (KIB, MIB, backing_of, by_mode, every_disk, fill, needs_program, needs_root,
+from conftest import (KIB, MIB, backing_of, by_mode, every_disk, fill, freeze, needs_root,
                       pattern, run, true_minimum)
 from nbdwire import (BASE_ALLOCATION, CMD_BLOCK_STATUS, CMD_CACHE, CMD_DISC, CMD_FLAG_DF,
                      CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE, CMD_FLAG_PAYLOAD_LEN,
@@ -649,13 +649,6 @@ def test_at_least_128_requests_may_be_in_flight(serve, file_disk, mode, counts):
             assert client.wait(cookie).check().data == whole[at : at + 512]
 
 
-@pytest.fixture
-def freezable(mounted):
-    """A folder whose file system can be frozen: writes wait, reads do not."""
-    needs_program("fsfreeze")
-    return mounted("ext4", size=64 * MIB)
-
-
 @by_mode()
 def test_128_requests_that_wait_for_the_disk_hold_up_neither_the_next_nor_other_clients(
         serve, freezable, cleanup, mode):
@@ -664,8 +657,7 @@ def test_128_requests_that_wait_for_the_disk_hold_up_neither_the_next_nor_other_
     run("sync", "--file-system", freezable)
     server = serve(path, engine="io_uring")     # a pool of 16 threads has no thread left then
     client, other = server.client("", mode), server.client("", mode)
-    run("fsfreeze", "--freeze", freezable)
-    thaw = cleanup.enter_context(Thaw(freezable))
+    thaw = freeze(cleanup, freezable)
     writes = [client.send_write(i * 4096, pattern(4096, i + 2)) for i in range(127)]
     read = client.send_read(4 * MIB, 4096)
     assert client.wait(read).check().data == pattern(4 * MIB + 4096)[4 * MIB :]
@@ -675,24 +667,6 @@ def test_128_requests_that_wait_for_the_disk_hold_up_neither_the_next_nor_other_
     for cookie in writes:
         client.wait(cookie).check()
     assert other.read(0, 127 * 4096) == b"".join(pattern(4096, i + 2) for i in range(127))
-
-
-class Thaw:
-    """Sees to it that a frozen file system is thawed, whatever the test comes to."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def now(self):
-        if self.folder:
-            run("fsfreeze", "--unfreeze", self.folder)
-            self.folder = None
-
-    def __exit__(self, *exc):
-        self.now()
 
 
 @by_mode()

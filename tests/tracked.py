@@ -39,8 +39,9 @@ def differing(a, b):
 class Tracked:
     """The export "disk", until it is stopped, and again from start() on."""
 
-    def __init__(self, serve, ctl, disk, store, settings):
+    def __init__(self, serve, ctl, disk, store, settings, env=None):
         self.serve, self.ctl, self.disk, self.store = serve, ctl, pathlib.Path(disk), store
+        self.env = env
         self.configure(**{"Device": disk, "BitmapStore": store} | settings)
         self.start()
 
@@ -49,7 +50,7 @@ class Tracked:
         self.ctl.write("disk", "\n".join(f"{key}={value}" for key, value in self.settings.items()))
 
     def start(self):
-        self.server = self.serve(config=self.ctl.exports)
+        self.server = self.serve(config=self.ctl.exports, env=self.env)
         (self.ctl.runtime,) = self.server.runtime.iterdir()
 
     def stop(self):
@@ -152,9 +153,9 @@ class Tracked:
 def tracked(serve, programs, disk_folder, short_folder):  # noqa: F811
     """tracked(disk, Key=value, ...) → Tracked, without a bitmap yet"""
 
-    def start(disk, store=None, **settings):
+    def start(disk, store=None, env=None, **settings):
         ctl = Ctl(programs.nbdctl, short_folder)
-        return Tracked(serve, ctl, disk, store or disk_folder / "bitmaps", settings)
+        return Tracked(serve, ctl, disk, store or disk_folder / "bitmaps", settings, env)
 
     return start
 

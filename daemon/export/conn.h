@@ -71,6 +71,8 @@ struct conn {
 	struct holder holder;
 	unsigned n_slots;
 	struct slot *starved, **starved_end;    /* slots that wait for memory */
+	struct slot *bulk, *last_bulk;  /* slots that wait to zero or discard: see bulk.h */
+	struct conn *next_bulk;
 
 	/* Receiving: see receive.c */
 	struct op recv_op;

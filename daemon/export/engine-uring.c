@@ -19,6 +19,7 @@
 
 #define ENTRIES 512u
 #define BUFFER_GROUP 0
+#define WORKERS_MIN 16
 
 struct uring {
 	struct io_uring io;
@@ -81,6 +82,16 @@ static int set_up(struct io_uring *io)
 	return r;
 }
 
+/* Threads for what blocks: as many as the kernel would have, but no fewer than the other engine.
+ * One is made only when the others sleep. */
+static void allow_workers(struct io_uring *io)
+{
+	long n = 4 * sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned limits[2] = { n < WORKERS_MIN ? WORKERS_MIN : n > ENTRIES ? ENTRIES : (unsigned) n };
+
+	(void) register_ring(io, IORING_REGISTER_IOWQ_MAX_WORKERS, limits, ARRAY_LEN(limits));
+}
+
 static int register_buffer_group(struct uring *u, unsigned n)
 {
 	struct io_uring_buf_reg reg = { .ring_entries = n, .bgid = BUFFER_GROUP };
@@ -113,6 +124,7 @@ static int uring_open(struct ring *ring, unsigned n_buffers, struct failure *why
 		return fail(why, -r, "cannot make an io_uring (is kernel.io_uring_disabled set, "
 		            "or a container's seccomp filter in the way?)");
 	}
+	allow_workers(&u->io);
 	r = register_buffer_group(u, n_buffers);
 	if (r < 0)
 		return fail(why, -r, "cannot register receive buffers with io_uring (Linux 5.19 "

@@ -11,6 +11,7 @@
 #include "export/loop.h"
 
 #define JOB_THREADS 4u
+#define DISCARD_THREADS 4u
 
 /* An engine works if a ring of it can be made here. */
 static int try_engine(const struct engine *engine, struct failure *why)
@@ -68,6 +69,7 @@ int export_init(struct export *export, const struct export_settings *settings,
 	order_init(&export->order, settings->threads > 1);
 	flush_line_init(&export->flush_line);
 	pool_init(&export->pool, JOB_THREADS);
+	pool_init(&export->discards, DISCARD_THREADS);
 
 	r = mailbox_init(&export->mail, why);
 	if (r == 0)
@@ -81,6 +83,7 @@ void export_deinit(struct export *export)
 		loop_stop(&export->loops[i]);
 	mailbox_empty(&export->mail);
 	pool_deinit(&export->pool);
+	pool_deinit(&export->discards);
 	for (unsigned i = 0; i < export->n_loops; i++)
 		loop_deinit(&export->loops[i]);
 	tracker_close(export->tracker);

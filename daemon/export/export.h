@@ -38,6 +38,7 @@ struct export {
 	struct flush_line flush_line;
 	struct latch latch;
 	struct pool pool;
+	struct pool discards;           /* which may hold all its threads for long */
 	struct tracker *tracker;        /* of its bitmaps; NULL in tests alone */
 	_Atomic uint64_t least_offer;   /* a client that was offered less shall connect again */
 	uint64_t tracked_size;          /* the device's when that was opened: bitmaps go no further */

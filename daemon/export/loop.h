@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <time.h>
 
+#include "export/bulk.h"
 #include "export/device.h"
 #include "export/flush.h"
 #include "export/memory.h"
@@ -33,6 +34,7 @@ struct loop {
 	struct receive_buffers buffers;
 	struct known_data known_data;
 	struct promptness promptness;
+	struct bulk bulk;
 
 	struct conn *conns;             /* all of them */
 	struct conn *unsettled;         /* with replies to send or a reason to look again */

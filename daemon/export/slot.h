@@ -78,6 +78,8 @@ struct slot {
 	bool whole;                     /* READ: one chunk or a simple reply */
 	bool starved;                   /* in its connection's list */
 	bool (*resume)(struct slot *slot);      /* what it wants memory for; true if it got it */
+	void (*step)(struct slot *slot);        /* of zeroing or discarding: see bulk.h */
+	unsigned n_places;              /* that it takes */
 	struct range range;
 	struct piece *pieces, **pieces_end;     /* of a whole READ, or one context, in order */
 	struct slot *flush_next;        /* see flush.c */

@@ -25,8 +25,10 @@
 #include "export/conn.h"
 #include "export/mend.h"
 
-/* Of one call on a block device: so that a stop does not wait for terabytes. */
+/* Of one call: so that neither a stop nor other clients wait for terabytes.  What a file does with
+ * its map a block device may do with all the bytes. */
 #define STEP (256ull << 20)
+#define FILE_STEP (1ull << 30)
 
 #define REFUSED "the export's dirty bitmaps cannot be kept"
 
@@ -36,6 +38,19 @@
 static uint64_t end_of(const struct slot *slot)
 {
 	return slot->req.offset + slot->req.length;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Of the step that begins at slot->at; whole sectors, but for the last one. */
+static uint64_t step_end(const struct slot *slot, uint64_t end)
+{
+	const struct device *dev = &export_of(slot)->device;
+
+	return least(end, sector_down(dev, slot->at + (dev->is_block ? STEP : FILE_STEP)));
 }
 
 /* The cheapest way that is allowed and not known to be missing; 0: write by hand;
@@ -53,6 +68,14 @@ static int way_to_zero(const struct slot *slot)
 }
 
 static void next_step(struct slot *slot);
+
+/* The step is over, if it began at all: others have their turn, then it goes on. */
+static void end_step(struct slot *slot, void (*next)(struct slot *slot))
+{
+	change_give(loop_of(slot), &slot->range);
+	bulk_end(slot);
+	next(slot);
+}
 
 static void on_hand_written(struct piece *piece, int error)
 {
@@ -107,7 +130,6 @@ static void on_fallocated(struct op *op, int res, int buffer)
 
 	(void) buffer;
 	slot->n_io--;
-	change_give(loop_of(slot), &slot->range);
 	device_note_punch(&export->device);
 	if (res == 0)
 		slot->at = slot->range.end_asked;
@@ -115,7 +137,7 @@ static void on_fallocated(struct op *op, int res, int buffer)
 		note_missing(&export->device, slot->way);
 	else if (res != -EINTR && res != -EAGAIN)
 		slot_fail(slot, -res, "zeroing the device failed");
-	next_step(slot);
+	end_step(slot, next_step);
 }
 
 static void fallocate_now(struct slot *slot)
@@ -124,8 +146,7 @@ static void fallocate_now(struct slot *slot)
 
 	if (range_refused(&slot->range)) {
 		slot_fail(slot, range_refused(&slot->range), REFUSED);
-		change_give(loop_of(slot), &slot->range);
-		next_step(slot);
+		end_step(slot, next_step);
 		return;
 	}
 	slot->n_io++;
@@ -142,11 +163,10 @@ static void on_fallocate_turn(struct range *range)
 }
 
 /* Its turn first; alone where it does not cover whole sectors (a file takes any bytes). */
-static void by_fallocate(struct slot *slot, uint64_t until, int way)
+static void by_fallocate(struct slot *slot, uint64_t until)
 {
 	const struct device *dev = &export_of(slot)->device;
 
-	slot->way = way;
 	slot->range = (struct range) {
 		.start = sector_down(dev, slot->at), .end = sector_up(dev, until),
 		.end_asked = until, .granted = on_fallocate_turn,
@@ -158,31 +178,57 @@ static void by_fallocate(struct slot *slot, uint64_t until, int way)
 		slot->n_io++;
 }
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-/* To zero all of it again does no harm, but what follows it would have to wait for that: all are dropped. */
+/* To zero all of it again does no harm, but what follows it would have to wait for that: all are
+ * dropped. */
 static void leave_unanswered(struct slot *slot)
 {
 	conn_kill(slot->conn, REASON_SHUTDOWN);
 	slot_fail(slot, EIO, NULL);
 }
 
+static void stop_if_wanted(struct slot *slot)
+{
+	if (slot->conn->dead)
+		slot_fail(slot, EIO, NULL);
+	else if (conn_leaves_unanswered(slot->conn))
+		leave_unanswered(slot);
+	else if (conn_shall_leave(slot->conn))
+		slot_fail(slot, ESHUTDOWN, "no more requests are served; a part may have been zeroed");
+}
+
+/* Of what is left, the end of what fallocate(2) takes. */
+static uint64_t whole_end(const struct slot *slot)
+{
+	const struct device *dev = &export_of(slot)->device;
+
+	return dev->is_block ? sector_down(dev, end_of(slot)) : end_of(slot);
+}
+
+/* There is a place for it by now; meanwhile anything may have become known.  What lacks but one
+ * step gets that, though the client has to leave. */
+static void fallocate_step(struct slot *slot)
+{
+	uint64_t end = whole_end(slot), until = step_end(slot, end);
+
+	slot->way = way_to_zero(slot);
+	if (slot->conn->dead || until < end)
+		stop_if_wanted(slot);
+	if (!slot->error && slot->way > 0)
+		by_fallocate(slot, until);
+	else
+		end_step(slot, next_step);
+}
+
 static void next_step(struct slot *slot)
 {
 	const struct device *dev = &export_of(slot)->device;
-	uint64_t end = end_of(slot), whole_end = dev->is_block ? sector_down(dev, end) : end;
-	bool odd = dev->is_block && (sector_down(dev, slot->at) != slot->at || whole_end <= slot->at);
+	uint64_t end = end_of(slot);
+	bool odd = dev->is_block && (sector_down(dev, slot->at) != slot->at ||
+	                             whole_end(slot) <= slot->at);
 	int way = way_to_zero(slot);
 
-	if (slot->conn->dead)
-		slot_fail(slot, EIO, NULL);
-	else if (conn_leaves_unanswered(slot->conn) && slot->at < end)
-		leave_unanswered(slot);
-	else if (conn_shall_leave(slot->conn) && slot->at < end)
-		slot_fail(slot, ESHUTDOWN, "no more requests are served; a part has been zeroed");
+	if (slot->at < end)
+		stop_if_wanted(slot);
 	if (slot->error || slot->at == end)
 		flush_if_asked(slot);
 	else if (way == -ENOTSUP || (odd && slot->req.flags & NBD_CMD_FLAG_FAST_ZERO))
@@ -190,9 +236,9 @@ static void next_step(struct slot *slot)
 	else if (odd)
 		by_hand(slot, least(end, sector_up(dev, slot->at + 1)));
 	else if (way == 0)
-		by_hand(slot, whole_end);
+		by_hand(slot, whole_end(slot));
 	else
-		by_fallocate(slot, dev->is_block ? least(whole_end, slot->at + STEP) : end, way);
+		bulk_begin(slot, end - slot->at, fallocate_step);
 }
 
 /* FAST_ZERO fails at once or not at all: odd ends are found before anything is changed. */
@@ -215,40 +261,34 @@ void start_write_zeroes(struct slot *slot)
 
 /* TRIM: a hint, so what the device cannot discard is left, and the answer is success. */
 
+static void next_trim(struct slot *slot);
+
+/* Whole sectors only, inwards: what is trimmed may read as anything afterwards. */
+static uint64_t trim_end(const struct slot *slot)
+{
+	return sector_down(&export_of(slot)->device, end_of(slot));
+}
+
 static void on_punched(struct op *op, int res, int buffer)
 {
 	struct slot *slot = container_of(op, struct slot, op);
 
 	(void) buffer;
 	slot->n_io--;
-	change_give(loop_of(slot), &slot->range);
 	device_note_punch(&export_of(slot)->device);
 	if (res < 0 && res != -EOPNOTSUPP && res != -ENOSYS)
 		slot_fail(slot, -res, "discarding failed");
-	flush_if_asked(slot);
-}
-
-/* A hint that is followed in part is followed: a stop need not wait for terabytes. */
-static bool stop_wanted(const struct slot *slot)
-{
-	return slot->conn->dead || conn_shall_leave(slot->conn);
+	slot->at = res < 0 ? trim_end(slot) : slot->range.end;
+	end_step(slot, next_trim);
 }
 
 /* In a thread of the pool. */
 static void discard(struct job *job)
 {
 	struct slot *slot = container_of(job, struct slot, job);
-	int fd = export_of(slot)->device.fd;
-	uint64_t at = slot->range.start;
+	uint64_t range[2] = { slot->range.start, slot->range.end - slot->range.start };
 
-	slot->job_result = 0;
-	while (at < slot->range.end && slot->job_result == 0 && !stop_wanted(slot)) {
-		uint64_t range[2] = { at, least(slot->range.end - at, STEP) };
-
-		if (ioctl(fd, BLKDISCARD, range) < 0)
-			slot->job_result = -errno;
-		at += range[1];
-	}
+	slot->job_result = ioctl(export_of(slot)->device.fd, BLKDISCARD, range) < 0 ? -errno : 0;
 }
 
 static void on_discarded(struct job *job)
@@ -264,14 +304,13 @@ static void trim_now(struct slot *slot)
 
 	if (range_refused(&slot->range)) {
 		slot_fail(slot, range_refused(&slot->range), REFUSED);
-		change_give(loop_of(slot), &slot->range);
-		flush_if_asked(slot);
+		end_step(slot, next_trim);
 		return;
 	}
 	slot->n_io++;
 	if (export->device.is_block) {
 		slot->job = (struct job) { .run = discard, .done = on_discarded };
-		pool_submit(&export->pool, &slot->job, &loop_of(slot)->ring.mail);
+		pool_submit(&export->discards, &slot->job, &loop_of(slot)->ring.mail);
 		return;
 	}
 	ring_allocate(&loop_of(slot)->ring, &slot->op, on_punched, export->device.fd, PUNCH,
@@ -286,19 +325,40 @@ static void on_trim_turn(struct range *range)
 	trim_now(slot);
 }
 
-/* Whole sectors only, inwards: what is trimmed may read as anything afterwards. */
-void start_trim(struct slot *slot)
+/* A hint that is followed in part is followed: a stop need not wait for terabytes. */
+static bool trim_is_over(const struct slot *slot)
 {
-	struct device *dev = &export_of(slot)->device;
+	return slot->error || slot->at >= trim_end(slot) || slot->conn->dead ||
+	       conn_shall_leave(slot->conn);
+}
 
+static void trim_step(struct slot *slot)
+{
+	if (trim_is_over(slot)) {
+		end_step(slot, next_trim);
+		return;
+	}
 	slot->range = (struct range) {
-		.start = sector_up(dev, slot->req.offset), .end = sector_down(dev, end_of(slot)),
-		.granted = on_trim_turn,
+		.start = slot->at, .end = step_end(slot, trim_end(slot)), .granted = on_trim_turn,
 	};
-	if (!dev->can_discard || slot->range.start >= slot->range.end)
-		flush_if_asked(slot);
-	else if (change_take(loop_of(slot), &slot->range))
+	if (change_take(loop_of(slot), &slot->range))
 		trim_now(slot);
 	else
 		slot->n_io++;
+}
+
+static void next_trim(struct slot *slot)
+{
+	if (trim_is_over(slot))
+		flush_if_asked(slot);
+	else
+		bulk_begin(slot, trim_end(slot) - slot->at, trim_step);
+}
+
+void start_trim(struct slot *slot)
+{
+	const struct device *dev = &export_of(slot)->device;
+
+	slot->at = dev->can_discard ? sector_up(dev, slot->req.offset) : trim_end(slot);
+	next_trim(slot);
 }

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * For LD_PRELOAD: the test decides what becomes of each sync.
+ * For LD_PRELOAD: the test decides what becomes of each sync and each discard, and when.
  *
- * Before a fdatasync(2) and a write with RWF_DSYNC, a record "sync INODE" or "dsync INODE" goes to
- * the socket NBD_EXPORT_SYNC_ASKS, over a connection of its own.  The answer is an errno, with which
+ * Before a fdatasync(2), a write with RWF_DSYNC and a BLKDISCARD, a record "sync INODE", "dsync
+ * INODE" or "discard INODE" goes to the socket NBD_EXPORT_SYNC_ASKS, over a connection of its own.  The answer is an errno, with which
  * the call fails, or 0 to go on.  What io_uring does is not seen.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/fs.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -63,6 +66,21 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags
 
 	if (!error)
 		return syscall(SYS_pwritev2, fd, iov, n, offset, 0, flags);
+	errno = error;
+	return -1;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	int error = request == BLKDISCARD ? ask("discard", fd) : 0;
+	va_list list;
+	void *argument;
+
+	va_start(list, request);
+	argument = va_arg(list, void *);
+	va_end(list);
+	if (!error)
+		return (int) syscall(SYS_ioctl, fd, request, argument);
 	errno = error;
 	return -1;
 }
