@@ -5,6 +5,7 @@ restart, SIGKILL and the end of the whole machine, and with a store that fails."
 import contextlib
 import json
 import pathlib
+import re
 import sys
 
 import pytest
@@ -220,7 +221,16 @@ def test_a_bitmap_goes_on_after_the_machine_was_shut_down_unless_the_disk_was_ch
     device = export("rebooted")
     bitmaps("bitmap add", "rebooted", "b")
     bitmaps.write("rebooted", 3 * GRANULE)
+
+    def left():
+        return re.search("^left +(.*)", machine.run("nbdctl", "bitmap", "check",
+                                                    STORE.format("rebooted") + "/bitmaps"), re.M)[1]
+
+    machine.run("systemctl", "stop", service_of("rebooted"))
+    assert left() == "clean"
+    assert bitmaps.dirty("rebooted", "b") == {3}
     machine.reboot()
+    assert left() == "clean, as the machine stopped"
     assert bitmaps.dirty("rebooted", "b") == {3}
     assert bitmaps.state("rebooted", "b") == "recording"
     machine.power_off()

@@ -2,6 +2,7 @@
 """Bitmaps whose store fails, vanishes or is damaged, and whose device is changed by others, grows,
 shrinks or is another one: what is told clean is clean, and what is lost is said."""
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -11,11 +12,13 @@ import shutil
 import struct
 import subprocess
 import time
+import uuid
 
 import pytest
 
 import storefile
-from conftest import KIB, MIB, backing_of, needs_program, needs_root, run, wait_until
+from conftest import (
+    KIB, MIB, backing_of, needs_program, needs_root, run, sysfs, wait_until)
 from nbdctl import short_folder  # noqa: F401, a fixture
 from seed import seeded
 from tracked import GRANULE, KIND, Load, differing, tracked  # noqa: F401
@@ -337,6 +340,91 @@ def test_what_others_do_otherwise_is_found_as_well(
     here.restart(discard if by == "discard" else replace)
     assert here.dirty("b") == here.everything()
     assert here.state("b") == ("gap" if by == "discard" else "lost")
+
+
+LOOP_CTL_REMOVE = 0x4C81
+
+
+def renew(device):
+    """Makes a loop device of the same file anew: its counters are at zero, as after a boot."""
+    backing, sector = backing_of(device), sysfs(device, "queue/logical_block_size")
+    run("losetup", "--detach", device)
+    with open("/dev/loop-control", "rb") as control:
+        def gone():
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(control, LOOP_CTL_REMOVE, int(str(device).removeprefix("/dev/loop")))
+                return True
+
+        wait_until(gone, f"the end of {device}")
+    run("losetup", "--sector-size", sector, "--direct-io=on", device, backing)
+
+
+def scribble(device):
+    with open(device, "r+b", buffering=0) as file:
+        file.write(b"foreign!" * 512)
+        os.fsync(file)
+
+
+@pytest.mark.parametrize("left", ["as the machine stopped", "alone"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_after_a_start_of_the_machine_only_who_was_there_until_it_stopped_vouches_for_the_device(
+        tracked, loop_disk, monkeypatch, left, read_only):  # noqa: F811
+    here = tracked(loop_disk(SIZE), **NARROW)
+    here.bitmap("add", "b")
+    here.write(0)
+    if read_only:
+        here.restart(lambda: here.configure(ReadOnly="yes"))
+
+    def next_boot(*others):
+        renew(here.disk)
+        for do in others:
+            do(here.disk)
+        monkeypatch.setenv("NBD_EXPORT_BOOT_ID", uuid.uuid4().hex)
+        here.configure(ReadOnly="no")
+
+    def stop():
+        if left != "alone":
+            here.call("org.nbd_export.Export1", "MachineStops")
+        here.restart(next_boot)
+
+    stop()
+    said = "bitmap b: what others wrote after it was left, before the machine started anew, is not known"
+    if left == "alone":
+        assert here.state("b") == "gap" and here.dirty("b") == here.everything()
+        assert said in here.log()
+        here.bitmap("clear", "b")
+        return
+    assert here.state("b") == "recording" and here.dirty("b") == {0}
+    here.call("org.nbd_export.Export1", "MachineStops")
+    here.restart(lambda: next_boot(scribble))
+    assert here.state("b") == "gap" and here.dirty("b") == here.everything()
+    assert re.search(r"bitmap b: \d+ sectors were written by others", here.log())
+
+
+def test_a_device_that_was_made_anew_while_nobody_watched_is_a_gap(tracked, loop_disk):  # noqa: F811
+    here = tracked(loop_disk(SIZE), **NARROW)
+    here.bitmap("add", "b")
+    here.restart(lambda: renew(here.disk))
+    assert here.state("b") == "gap" and here.dirty("b") == here.everything()
+    assert "before the device was made anew, is not known" in here.log()
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_after_a_power_cut_what_others_wrote_since_the_machine_is_back_is_a_gap(
+        tracked, loop_disk, monkeypatch, others):  # noqa: F811
+    here = tracked(loop_disk(SIZE), **NARROW)
+    here.bitmap("add", "b")
+    here.write(0)
+
+    def next_boot():
+        renew(here.disk)
+        monkeypatch.setenv("NBD_EXPORT_BOOT_ID", uuid.uuid4().hex)
+        if others:
+            scribble(here.disk)
+
+    here.crash(next_boot)
+    assert here.state("b") == ("gap" if others else "recording")
+    assert here.dirty("b") == (here.everything() if others else {0, 1, 2, 3})
 
 
 def test_a_device_whose_writes_the_kernel_does_not_count_is_a_gap_after_each_restart(

@@ -128,12 +128,17 @@ class Tracked:
 
     def figures(self):
         """What the export says of its store: Records, PageWrites, Armed, Failing, ..."""
+        return {name: field["data"]
+                for name, field in self.call("org.nbd_export.Bitmaps1", "Status")[0].items()}
+
+    def call(self, interface, method):
+        """By D-Bus: what it answers."""
         control = self.ctl.runtime / "instances/disk/control"
         out = subprocess.check_output(
             [needs_program("busctl"), f"--address=unix:path={control}", "--json=short", "call",
-             "org.nbd_export", "/org/nbd_export/export", "org.nbd_export.Bitmaps1", "Status"],
+             "org.nbd_export", "/org/nbd_export/export", interface, method],
             text=True, timeout=PATIENCE)
-        return {name: field["data"] for name, field in json.loads(out)["data"][0].items()}
+        return json.loads(out)["data"] if out else None
 
     # The truth
 

@@ -15,7 +15,7 @@
 
 static const struct verb {
 	const char *name;
-	const char *help;
+	const char *help;       /* NULL: not for people */
 	int (*run)(int argc, char **argv);
 } verbs[] = {
 	{ "add", "export a device: write its file and start its unit", verb_add },
@@ -38,6 +38,7 @@ static const struct verb {
 	{ "reload", "let what runs read its files again", verb_reload },
 	{ "log", "print the journal of an export", verb_log },
 	{ "serve", "serve disks over NBD in the foreground, without any setup", verb_serve },
+	{ "machine-stops", NULL, verb_machine_stops },
 };
 
 static int print_help(void)
@@ -48,7 +49,8 @@ static int print_help(void)
 	              "\n"
 	              "Verbs:\n");
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		(void) printf("  %-12s %s\n", verbs[i].name, verbs[i].help);
+		if (verbs[i].help)
+			(void) printf("  %-12s %s\n", verbs[i].name, verbs[i].help);
 	(void) printf("\n"
 	              "  --help       show this text; after a verb, all about that verb\n"
 	              "  --version    show the version\n"

@@ -272,6 +272,25 @@ void units_state(const struct units *u, const char *unit, char *ret, size_t size
 	units_text(u, unit, "Unit", "ActiveState", ret, size);
 }
 
+static bool is_stopping(sd_bus *bus)
+{
+	char *state = NULL;
+	bool is = sd_bus_get_property_string(bus, SYSTEMD, MANAGER_PATH, MANAGER, "SystemState", NULL,
+	                                     &state) >= 0 && strcmp(state, "stopping") == 0;
+
+	free(state);
+	return is;
+}
+
+bool units_machine_stops(void)
+{
+	const char *address = getenv("NBD_EXPORT_SYSTEMD");
+	AUTO_BUS *bus = NULL;
+
+	/* By systemd's own socket: the system bus may be gone by then. */
+	return open_address(address ? address : PRIVATE_SOCKET, &bus) >= 0 && is_stopping(bus);
+}
+
 /* --- many ------------------------------------------------------------------ */
 
 /* "nbd-export@web1.socket"; false for what is none of ours. */

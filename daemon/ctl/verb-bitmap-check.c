@@ -108,13 +108,13 @@ static void print_store(const struct store_report *report)
 	              catalogue->unclean_ends == 1 ? "" : "s");
 }
 
-static void print_end(const struct store_recovery *recovery)
+static void print_end(const struct store_recovery *recovery, const struct device_trace *trace)
 {
 	char more[16];
 
 	format_size(recovery->over_reported, more, sizeof more);
 	if (!recovery->unclean)
-		(void) printf("left        clean\n");
+		(void) printf("left        clean%s\n", trace->machine_stopped ? ", as the machine stopped" : "");
 	else
 		(void) printf("left        uncleanly: %" PRIu32 " region%s will count as dirty, %s more "
 		              "than is known\n", recovery->n_armed, recovery->n_armed == 1 ? "" : "s",
@@ -162,7 +162,7 @@ static int print_report(const struct store_report *report, const struct table_wi
 {
 	if (!wishes->json && !wishes->columns) {
 		print_store(report);
-		print_end(&report->recovery);
+		print_end(&report->recovery, &report->catalogue.trace);
 		print_deltas(report);
 		(void) printf(report->catalogue.n_bitmaps ? "\n" : "no bitmaps\n");
 	}

@@ -20,6 +20,7 @@ int verb_drain(int argc, char **argv);
 int verb_kick(int argc, char **argv);
 int verb_list(int argc, char **argv);
 int verb_log(int argc, char **argv);
+int verb_machine_stops(int argc, char **argv);
 int verb_reload(int argc, char **argv);
 int verb_remove(int argc, char **argv);
 int verb_resume(int argc, char **argv);

@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "dirty/foreign.h"
 #include "dirty/grow.h"
 #include "dirty/trace.h"
 #include "dirty/tracker-state.h"
@@ -114,12 +115,7 @@ static int adopt(struct tracker *tracker, struct failure *why)
 
 /* What a bitmap has lost */
 
-static bool records(const struct bitmap_entry *entry)
-{
-	return entry->follows || entry->watches;
-}
-
-static void lose_track(struct bitmap_entry *entry, enum bitmap_state state, const char *reason)
+void tracker_lose_bitmap(struct bitmap_entry *entry, enum bitmap_state state, const char *reason)
 {
 	if (entry->state == BITMAP_GAP || entry->state == BITMAP_LOST)
 		return;
@@ -135,7 +131,7 @@ static void lose_all(struct tracker *tracker, struct catalogue *draft, const cha
 	struct subject about = { .bytes = tracker->settings.size };
 
 	for (unsigned i = 0; i < draft->n_bitmaps; i++)
-		lose_track(&draft->bitmaps[i], BITMAP_LOST, reason);
+		tracker_lose_bitmap(&draft->bitmaps[i], BITMAP_LOST, reason);
 	if (draft->n_bitmaps > 0)
 		log_event(EVENT_BITMAP_LOST, &about, "%s: %s: all of the device counts as changed in its "
 		          "%u bitmaps, until they are cleared", tracker->path, reason, draft->n_bitmaps);
@@ -167,31 +163,6 @@ static void check_device(struct tracker *tracker, struct catalogue *draft)
 		lose_all(tracker, draft, "the device has shrunk");
 	(void) snprintf(draft->identity, sizeof draft->identity, "%s", settings->identity);
 	draft->device_size = settings->size;
-}
-
-static void check_foreign_writes(struct tracker *tracker, struct catalogue *draft,
-                                 const struct device_trace *now)
-{
-	struct subject about = { 0 };
-	char reason[BITMAP_REASON_MAX + 1];
-	uint64_t sectors = trace_compare(&draft->trace, now);
-
-	if (sectors == 0)
-		return;
-	if (sectors == UINT64_MAX)
-		(void) snprintf(reason, sizeof reason, "something was written by others since it was left");
-	else
-		(void) snprintf(reason, sizeof reason, "%" PRIu64 " sectors were written by others since "
-		                "it was left", sectors);
-	about.sectors = sectors == UINT64_MAX ? 0 : sectors;
-	for (unsigned i = 0; i < draft->n_bitmaps; i++) {
-		about.bitmap = draft->bitmaps[i].name;
-		if (!records(&draft->bitmaps[i]))
-			continue;
-		lose_track(&draft->bitmaps[i], BITMAP_GAP, reason);
-		log_event(EVENT_BITMAP_GAP, &about, "bitmap %s: %s (%s): all of the device counts as "
-		          "changed, until it is cleared", about.bitmap, reason, tracker->settings.device);
-	}
 }
 
 static void tell_recovery(struct tracker *tracker, const struct store_recovery *found,
@@ -256,7 +227,7 @@ static int add_missing(struct tracker *tracker, struct catalogue *draft, bool fr
 		entry = &draft->bitmaps[draft->n_bitmaps++];
 		*entry = (struct bitmap_entry) { .created = tracker_real_time(), .follows = true };
 		(void) snprintf(entry->name, sizeof entry->name, "%s", names[i]);
-		lose_track(entry, fresh ? BITMAP_LOST : BITMAP_GAP, fresh ?
+		tracker_lose_bitmap(entry, fresh ? BITMAP_LOST : BITMAP_GAP, fresh ?
 		           "there was no store of bitmaps" : "it was not recorded until now");
 		log_event(fresh ? EVENT_BITMAP_LOST : EVENT_BITMAP_GAP, &about, "bitmap %s: %s: all of the "
 		          "device counts as changed, until it is cleared", names[i], entry->reason);
@@ -311,13 +282,13 @@ static int take_into_use(struct tracker *tracker, const struct store_recovery *f
 		return fail(why, ENOMEM, "%s", tracker->path);
 	tell_recovery(tracker, found, draft);
 	check_device(tracker, draft);
-	if (found->unclean || fresh)
+	if (fresh)
 		trace_take(settings->device_fd, &trace);
 	else {
 		r = trace_take_synced(settings->device_fd, &trace);
 		if (r < 0 && settings->sync_failed)
 			settings->sync_failed(settings->userdata, -r);
-		check_foreign_writes(tracker, draft, &trace);
+		foreign_check(tracker, draft, &trace, found->unclean);
 	}
 	draft->trace = trace;
 	r = add_missing(tracker, draft, fresh, why);
@@ -472,6 +443,33 @@ int tracker_attach(struct tracker *tracker, struct failure *why)
 	return r;
 }
 
+static int leave(struct tracker *tracker, struct catalogue *draft, struct failure *why)
+{
+	int r = recorder_write_back(tracker, why);
+
+	if (r == 0)
+		r = recorder_forget_armed(tracker, why);
+	if (r < 0)
+		return r;
+	draft->attached = false;
+	trace_take(tracker->settings.device_fd, &draft->trace);
+	draft->trace.machine_stopped = atomic_load(&tracker->machine_stops);
+	return store_commit(&tracker->store, draft, why);
+}
+
+/* Who only read left at once, and watched since: that is told if there was nothing to see. */
+static int leave_again(struct tracker *tracker, struct catalogue *draft, struct failure *why)
+{
+	struct device_trace now;
+
+	trace_take(tracker->settings.device_fd, &now);
+	if (!atomic_load(&tracker->machine_stops) || trace_doubt(&draft->trace, &now) ||
+	    trace_compare(&draft->trace, &now) != 0)
+		return 0;
+	draft->trace.machine_stopped = true;
+	return store_commit(&tracker->store, draft, why);
+}
+
 void tracker_detach(struct tracker *tracker)
 {
 	struct failure why = { 0 };
@@ -480,17 +478,15 @@ void tracker_detach(struct tracker *tracker)
 
 	if (tracker->has_store && tracker->unusable && !tracker->gone)  /* once more, for what was lost */
 		(void) store_commit(&tracker->store, &tracker->store.catalogue, &why);
-	if (!tracker->has_store || tracker->unusable || tracker->settings.read_only)
+	if (!tracker->has_store || tracker->unusable)
 		return;
 	draft = draft_of(tracker);
-	r = draft ? recorder_write_back(tracker, &why) : fail(&why, ENOMEM, "%s", tracker->path);
-	if (r == 0)
-		r = recorder_forget_armed(tracker, &why);
-	if (r == 0) {
-		draft->attached = false;
-		trace_take(tracker->settings.device_fd, &draft->trace);
-		r = store_commit(&tracker->store, draft, &why);
-	}
+	if (!draft)
+		r = fail(&why, ENOMEM, "%s", tracker->path);
+	else if (tracker->settings.read_only)
+		r = leave_again(tracker, draft, &why);
+	else
+		r = leave(tracker, draft, &why);
 	if (r < 0)
 		log_event(EVENT_BITMAP_STORE_FAILING, NULL, "%s: %s; what may have been written since "
 		          "counts as changed at the next start", tracker->path, why.text);

@@ -18,6 +18,8 @@
 #define FLAG_FOLLOWS 2u
 #define FLAG_WATCHES 4u
 #define FLAG_PENDING 8u
+#define TRACE_KNOWN 1u
+#define TRACE_MACHINE_STOPPED 2u
 #define ALL_FLAGS (FLAG_CHECKPOINT | FLAG_FOLLOWS | FLAG_WATCHES | FLAG_PENDING)
 
 static const char magic[8] = { 'N', 'B', 'D', 'b', 'm', 'C', 'A', 'T' };
@@ -37,7 +39,8 @@ static void emit_text(struct emit *out, const char *text)
 
 static void emit_trace(struct emit *out, const struct device_trace *trace)
 {
-	emit_u8(out, trace->known);
+	emit_u8(out, (uint8_t) ((trace->known ? TRACE_KNOWN : 0) |
+	                        (trace->machine_stopped ? TRACE_MACHINE_STOPPED : 0)));
 	emit_span(out, (struct span) { .at = trace->boot_id, .len = sizeof trace->boot_id });
 	emit_u64(out, trace->disk_sequence);
 	emit_u64(out, trace->sectors_written);
@@ -142,10 +145,13 @@ static bool take_text(struct bytes *in, char *ret, size_t size)
 
 static void take_trace(struct bytes *in, struct device_trace *ret)
 {
-	struct span boot_id;
+	uint8_t flags = take_u8(in);
+	struct span boot_id = take_span(in, sizeof ret->boot_id);
 
-	ret->known = take_flag(in);
-	boot_id = take_span(in, sizeof ret->boot_id);
+	if (flags & ~(TRACE_KNOWN | TRACE_MACHINE_STOPPED))
+		in->overrun = true;
+	ret->known = flags & TRACE_KNOWN;
+	ret->machine_stopped = flags & TRACE_MACHINE_STOPPED;
 	if (boot_id.len)
 		memcpy(ret->boot_id, boot_id.at, sizeof ret->boot_id);
 	ret->disk_sequence = take_u64(in);

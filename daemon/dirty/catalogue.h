@@ -56,6 +56,7 @@ struct delta_entry {
 /* What tells whether somebody else changed the device while we did not look. */
 struct device_trace {
 	bool known;
+	bool machine_stopped;           /* it was left as the machine stopped */
 	uint8_t boot_id[16];
 	uint64_t disk_sequence;         /* 0: none */
 	uint64_t sectors_written, sectors_discarded;    /* block devices: counters of the kernel */

@@ -121,10 +121,24 @@ int trace_take_synced(int fd, struct device_trace *ret)
 	return -error;
 }
 
-static bool same_life(const struct device_trace *then, const struct device_trace *now)
+static bool same_boot(const struct device_trace *then, const struct device_trace *now)
 {
-	return memcmp(then->boot_id, now->boot_id, sizeof then->boot_id) == 0 &&
-	       then->disk_sequence == now->disk_sequence;
+	return memcmp(then->boot_id, now->boot_id, sizeof then->boot_id) == 0;
+}
+
+bool trace_is_of_other_boot(const struct device_trace *then, const struct device_trace *now)
+{
+	return then->known && now->known && !then->inode && !now->inode && !same_boot(then, now);
+}
+
+const char *trace_doubt(const struct device_trace *then, const struct device_trace *now)
+{
+	if (trace_is_of_other_boot(then, now))
+		return then->machine_stopped ? NULL :
+		       "what others wrote after it was left, before the machine started anew, is not known";
+	if (then->known && now->known && !now->inode && then->disk_sequence != now->disk_sequence)
+		return "what others wrote after it was left, before the device was made anew, is not known";
+	return NULL;
 }
 
 uint64_t trace_compare(const struct device_trace *then, const struct device_trace *now)
@@ -136,7 +150,7 @@ uint64_t trace_compare(const struct device_trace *then, const struct device_trac
 	if (now->inode)
 		return then->changed_sec == now->changed_sec && then->changed_nsec == now->changed_nsec ?
 		       0 : UINT64_MAX;
-	if (!same_life(then, now))
+	if (!same_boot(then, now) || then->disk_sequence != now->disk_sequence)
 		base.sectors_written = base.sectors_discarded = 0;
 	if (now->sectors_written < base.sectors_written ||
 	    now->sectors_discarded < base.sectors_discarded)

@@ -40,6 +40,7 @@ struct tracker {
 	struct lane *lanes;
 	_Atomic bool gate;              /* closed: no change begins */
 	_Atomic bool pressed;           /* changes wait for regions that others are in */
+	_Atomic bool machine_stops;
 	_Atomic int refuse;             /* an errno: changes must fail (OnBitmapError=stop); or 0 */
 	_Atomic(struct delta *) recording;      /* where changes are noted; NULL: nowhere */
 	struct regions regions;         /* n is 0 without a store */
@@ -109,6 +110,10 @@ void tracker_lose(struct tracker *tracker, const char *reason);
 
 /* Leaves it clean. */
 void tracker_detach(struct tracker *tracker);
+
+/* One bitmap of a catalogue that is not committed yet: from now on it is lost or has a gap, unless it
+ * is or has already. */
+void tracker_lose_bitmap(struct bitmap_entry *entry, enum bitmap_state state, const char *reason);
 
 /* --- recorder.c --- */
 

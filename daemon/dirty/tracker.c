@@ -189,6 +189,11 @@ void tracker_device_shrank(struct tracker *tracker)
 	pthread_mutex_unlock(&tracker->lock);
 }
 
+void tracker_machine_stops(struct tracker *tracker)
+{
+	atomic_store(&tracker->machine_stops, true);
+}
+
 /* Edits */
 
 void tracker_edit(struct tracker *tracker, struct edit *edit)

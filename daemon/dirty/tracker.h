@@ -72,6 +72,10 @@ int tracker_open(struct tracker **ret, const struct tracker_settings *settings, 
 /* When nothing is under way any more: writes everything, leaves the store clean, ends the thread. */
 void tracker_close(struct tracker *tracker);
 
+/* The machine stops, and the export with it: when it is left now, others have no time to write before
+ * the machine is off.  Any thread. */
+void tracker_machine_stops(struct tracker *tracker);
+
 /* --- changes: any thread, in its lane --- */
 
 struct change {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "dirty/tracker.h"
 #include "export/bitmaps.h"
 #include "export/control.h"
 #include "export/engine.h"
@@ -251,6 +252,18 @@ static int clear_error(sd_bus_message *message, void *userdata, sd_bus_error *er
 	return sd_bus_reply_method_return(message, "s", reason);
 }
 
+/* In time, before the signal that has it leave. */
+static int machine_stops(sd_bus_message *message, void *userdata, sd_bus_error *error)
+{
+	struct server *server = userdata;
+	int r = control_check_change(message, "export", error);
+
+	if (r < 0)
+		return r;
+	tracker_machine_stops(server->export.tracker);
+	return sd_bus_reply_method_return(message, NULL);
+}
+
 static int reload(sd_bus_message *message, void *userdata, sd_bus_error *error)
 {
 	struct server *server = userdata;
@@ -314,5 +327,6 @@ const sd_bus_vtable control_vtable[] = {
 	METHOD("Resume", "", "", resume),
 	METHOD("ClearError", "", "s", clear_error),
 	METHOD("Reload", "", "", reload),
+	METHOD("MachineStops", "", "", machine_stops),
 	SD_BUS_VTABLE_END,
 };
