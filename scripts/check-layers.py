@@ -64,10 +64,14 @@ def layer_faults(layer: str, name: str, text: str):
                 yield f"{name}: wire opens, logs and allocates nothing, but includes {path}"
 
 
+def is_skipped(folder: pathlib.Path) -> bool:
+    return bool(SKIPPED.fullmatch(folder.name)) or (folder / "meson-private").exists()
+
+
 def files_of(root: pathlib.Path):
     """Every file of the tree that is ours, in order; build folders and .git are not."""
     for entry in sorted(root.iterdir()):
-        if entry.is_symlink() or (entry.is_dir() and SKIPPED.fullmatch(entry.name)):
+        if entry.is_symlink() or (entry.is_dir() and is_skipped(entry)):
             continue
         if entry.is_dir():
             yield from files_of(entry)
