@@ -221,14 +221,22 @@ int conn_kick(struct loop *loop, uint64_t id, enum reason reason)
 	return 0;
 }
 
+bool conn_has_slot(struct conn *conn)
+{
+	if (conn->n_slots == CONN_MAX_SLOTS)
+		return false;
+	if (slot_at_hand(&conn->loop->slots))
+		return true;
+	loop_watch(conn->loop);
+	return false;
+}
+
 struct slot *conn_take_slot(struct conn *conn)
 {
 	struct loop *loop = conn->loop;
 	struct slot *slot = slot_new(&loop->slots, conn);
 
-	assert(conn->n_slots < CONN_MAX_SLOTS);
-	if (!slot)
-		return NULL;
+	assert(slot && conn->n_slots < CONN_MAX_SLOTS);
 	conn->stats.n_requests++;
 	if (conn->n_slots++ == 0) {
 		memory_set_busy(&loop->memory, ++loop->n_busy);

@@ -87,6 +87,7 @@ struct conn {
 	uint8_t *filter;                /* a BLOCK_STATUS payload; ours, while receiving it */
 	uint8_t gathered[NBD_EXTENDED_REQUEST_SIZE];    /* a header that came in parts */
 	bool receive_blocked;           /* on slots or memory: look again when they are there */
+	bool receive_failed;            /* for want of memory: not before the next tick */
 
 	/* Sending: see send.c */
 	struct op send_op;
@@ -174,7 +175,11 @@ void conns_settle(struct loop *loop);
 /* A slot that cannot go on without memory: `resume` is called when there is some. */
 void conn_starve(struct slot *slot, bool (*resume)(struct slot *slot));
 
-/* A clean slot, counted; NULL when memory is out.  There must be room (CONN_MAX_SLOTS). */
+/* Whether another slot could be taken now.  If not, it is worth another look when one was given
+ * back, and at the next tick. */
+bool conn_has_slot(struct conn *conn);
+
+/* A clean slot, counted; conn_has_slot() was asked first. */
 struct slot *conn_take_slot(struct conn *conn);
 void conn_give_slot(struct slot *slot);
 

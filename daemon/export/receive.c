@@ -123,7 +123,7 @@ static void take_header(struct conn *conn)
 	struct span s;
 	size_t n;
 
-	if (conn->n_slots == CONN_MAX_SLOTS) {
+	if (!conn_has_slot(conn)) {
 		conn->receive_blocked = true;
 		return;
 	}
@@ -318,10 +318,6 @@ static void begin_request(struct conn *conn, const struct request *req)
 		return;
 	}
 	slot = conn_take_slot(conn);
-	if (!slot) {
-		conn_kill(conn, REASON_LIMIT);
-		return;
-	}
 	slot->req = *req;
 	slot->command = command_find(req->type);
 
@@ -399,6 +395,9 @@ static void on_received(struct op *op, int res, int buffer)
 			take_pending(conn);
 	} else if (res == 0) {
 		on_end_of_file(conn);
+	} else if (res == -ENOMEM) {
+		conn->receive_failed = true;
+		loop_watch(loop);
 	} else if (res != -ENOBUFS && res != -EINTR && res != -EAGAIN && res != -ECANCELED) {
 		conn_kill(conn, REASON_PEER_GONE);
 	}
@@ -409,7 +408,7 @@ void conn_receive(struct conn *conn)
 	struct ring *ring = &conn->loop->ring;
 	struct piece *piece = conn->filling;
 
-	if (conn->recv_op.in_flight || conn->dead)
+	if (conn->recv_op.in_flight || conn->receive_failed || conn->dead)
 		return;
 	if (conn->pending)
 		take_pending(conn);

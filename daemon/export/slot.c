@@ -56,19 +56,22 @@ static void put_piece(struct slot_pool *pool, struct piece *piece)
 	pool->pieces = piece;
 }
 
+bool slot_at_hand(struct slot_pool *pool)
+{
+	struct slab *slab = pool->slots ? NULL : grow(pool);
+
+	for (unsigned i = 0; slab && i < SLAB_SLOTS; i++)
+		put_slot(pool, &slab->slots[i]);
+	return pool->slots;
+}
+
 struct slot *slot_new(struct slot_pool *pool, struct conn *conn)
 {
-	struct slot *slot = pool->slots;
+	struct slot *slot;
 
-	if (!slot) {
-		struct slab *slab = grow(pool);
-
-		for (unsigned i = 0; slab && i < SLAB_SLOTS; i++)
-			put_slot(pool, &slab->slots[i]);
-		slot = pool->slots;
-		if (!slot)
-			return NULL;
-	}
+	if (!slot_at_hand(pool))
+		return NULL;
+	slot = pool->slots;
 	pool->slots = slot->next;
 	memset(slot, 0, sizeof *slot);
 	slot->conn = conn;

@@ -103,6 +103,9 @@ struct slot_pool {
 void slot_pool_init(struct slot_pool *pool);
 void slot_pool_deinit(struct slot_pool *pool);
 
+/* Whether there is another slot, or memory for it: then slot_new() has one. */
+bool slot_at_hand(struct slot_pool *pool);
+
 /* A clean slot, or NULL when memory is out. */
 struct slot *slot_new(struct slot_pool *pool, struct conn *conn);
 void slot_free(struct slot_pool *pool, struct slot *slot);

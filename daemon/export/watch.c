@@ -53,6 +53,15 @@ static void look_at_lingering(struct conn *conn)
 		conn_kill(conn, conn->reason);
 }
 
+/* Memory that there was none of for a receive, or a request, may be there again. */
+static void try_again(struct conn *conn)
+{
+	if (!conn->receive_failed && !conn->receive_blocked)
+		return;
+	conn->receive_failed = false;
+	conn_unsettle(conn);
+}
+
 static void look_at(struct conn *conn)
 {
 	struct loop *loop = conn->loop;
@@ -82,6 +91,7 @@ static bool look_around(struct loop *loop)
 	for (struct conn *conn = loop->conns; conn; conn = next) {
 		next = conn->next;
 		look_at(conn);
+		try_again(conn);
 		lingers = lingers || conn->lingers;
 	}
 	if (loop->starved)
