@@ -25,10 +25,11 @@
 #include "export/conn.h"
 #include "export/mend.h"
 
-/* Of one call: so that neither a stop nor other clients wait for terabytes.  What a file does with
- * its map a block device may do with all the bytes. */
+/* Of one call: so that neither a stop nor other clients wait for terabytes.  A file system changes
+ * its map alone, and may do so with exbibytes of nothing. */
 #define STEP (256ull << 20)
 #define FILE_STEP (1ull << 30)
+#define FILE_STEPS_MAX 1024u
 
 #define REFUSED "the export's dirty bitmaps cannot be kept"
 
@@ -49,8 +50,9 @@ static uint64_t least(uint64_t a, uint64_t b)
 static uint64_t step_end(const struct slot *slot, uint64_t end)
 {
 	const struct device *dev = &export_of(slot)->device;
+	uint64_t part = slot->req.length / FILE_STEPS_MAX, step = part > FILE_STEP ? part : FILE_STEP;
 
-	return least(end, sector_down(dev, slot->at + (dev->is_block ? STEP : FILE_STEP)));
+	return least(end, sector_down(dev, slot->at + (dev->is_block ? STEP : step)));
 }
 
 /* The cheapest way that is allowed and not known to be missing; 0: write by hand;
