@@ -2,6 +2,7 @@
 """What clients that do not get on cost the others, and how long they can hold up a stop."""
 
 import contextlib
+import socket
 import queue
 import threading
 import time
@@ -130,6 +131,20 @@ def test_discards_that_do_not_end_keep_nobody_from_asking_for_bitmaps(
         busy.wait(cookie).check()
     assert syncs.seen.count("discard") >= 2 * len(trims), "a TRIM of 1 GiB was made in one step"
     assert other.status(0, GIB)[KIND + "b"] == [(GIB, DIRTY)]
+
+
+def test_a_client_that_reads_nothing_leaves_others_their_memory(serve, file_disk):
+    """It has its share of whole replies: what it has is not even taken from it."""
+    server = serve(file_disk(64 * MIB, b"x" * 64 * MIB), memory="48M")
+    deaf, mover = (server.client(mode=wire.SIMPLE) for _ in range(2))
+    for cookie in range(60):
+        deaf.send(wire.request_header(wire.SIMPLE, wire.CMD_READ, 0, MIB, 0, cookie))
+    deaf.sock.recv(1, socket.MSG_PEEK)
+    for _ in range(20):
+        mover.read(0, MIB)
+    mover.write(0, b"y" * MIB)
+    for _ in range(12):                 # more than its socket takes
+        assert deaf.recv(16 + MIB)[16:] == b"x" * MIB, "it was read again"
 
 
 def test_a_stop_does_not_wait_for_gigabytes_of_zeroes(serve, tmpfs_disk):

@@ -250,6 +250,10 @@ void conn_give_slot(struct slot *slot)
 	struct conn *conn = slot->conn;
 	struct loop *loop = conn->loop;
 
+	if (slot->has_whole) {
+		conn->holder.n_whole--;
+		loop->memory.released = true;   /* the next one may begin */
+	}
 	slot_free(&loop->slots, slot);
 	if (--conn->n_slots == 0)
 		memory_set_busy(&loop->memory, --loop->n_busy);

@@ -156,7 +156,7 @@ void memory_admit(struct memory *m, struct holder *who)
 
 void memory_dismiss(struct memory *m, struct holder *who)
 {
-	assert(who->held == 0 && !who->floor_taken);
+	assert(who->held == 0 && who->n_whole == 0 && !who->floor_taken);
 	m->floors_free[m->n_floors_free++] = who->floor;
 	who->floor = NULL;
 }
@@ -226,8 +226,8 @@ struct block memory_take(struct memory *m, struct holder *who, uint32_t want, ui
 	uint32_t size = MEMORY_PAGE << order;
 
 	assert(want && want <= MEMORY_PIECE && least <= want);
-	if (!m->closed && m->shared_used + size <= m->shared_size &&
-	    (who->held == 0 || who->held + size <= m->share)) {
+	who->over_share = who->held && who->held + size > m->share;
+	if (!m->closed && m->shared_used + size <= m->shared_size && !who->over_share) {
 		struct block b = take_order(m, who, order, order_for(m, least));
 
 		if (b.at)
@@ -238,6 +238,12 @@ struct block memory_take(struct memory *m, struct holder *who, uint32_t want, ui
 		return (struct block) { .at = who->floor, .size = m->floor_size, .is_floor = true };
 	}
 	return (struct block) { 0 };
+}
+
+bool memory_allows_whole(const struct memory *m, struct holder *who, uint64_t total)
+{
+	who->over_share = who->n_whole && who->held + total > m->share;
+	return !who->over_share;
 }
 
 bool memory_has(const struct memory *m, uint64_t total)

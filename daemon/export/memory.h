@@ -11,7 +11,7 @@
  * others hold, a client that moves gets its small requests served.
  *
  * A holder may have at most its fair share of the shared part, except that one reply
- * which must be whole (see memory_take_whole) may have more.  Nobody holds one
+ * which must be whole (see memory_allows_whole) may have more.  Nobody holds one
  * part of what it needs while it waits for another, so waiting never ends in a deadlock.
  *
  * Used by the ring's thread only.
@@ -32,8 +32,10 @@
 /* One client's account; embedded in its connection.  Zero is a valid start. */
 struct holder {
 	uint64_t held;                  /* bytes of the shared part */
+	unsigned n_whole;               /* whole replies among that; the caller counts them */
 	uint8_t *floor;                 /* its own block, from memory_admit() */
 	bool floor_taken;
+	bool over_share;                /* that was why it got none the last time: it waits for itself */
 };
 
 struct memory {
@@ -92,6 +94,10 @@ struct block {
  * neither has it now.
  */
 struct block memory_take(struct memory *m, struct holder *who, uint32_t want, uint32_t least);
+
+/* Whether a holder may have a whole reply of `total` bytes beside what it holds: within its share,
+ * or if it has no other. */
+bool memory_allows_whole(const struct memory *m, struct holder *who, uint64_t total);
 
 /* Whether `total` bytes could be taken now by one reply that must be whole; the blocks are
  * then had one by one with memory_take_more(), which does not look at the share. */

@@ -211,19 +211,26 @@ static uint64_t memory_for_whole(const struct slot *slot)
 	return (all + MEMORY_PIECE - 1) / MEMORY_PIECE * MEMORY_PIECE;
 }
 
-/* All of a whole reply or nothing; while it must wait, nobody else takes what it saves up. */
+/* All of a whole reply or nothing.  While it must wait for others, nobody takes what it saves up;
+ * but not while it is its own client that has not taken its last ones. */
 static bool read_whole(struct slot *slot)
 {
 	struct loop *loop = loop_of(slot);
+	struct holder *holder = &slot->conn->holder;
+	uint64_t total = memory_for_whole(slot);
 	bool hole;
 
-	if (loop->memory.closed || !memory_has(&loop->memory, memory_for_whole(slot))) {
+	if (!memory_allows_whole(&loop->memory, holder, total))
+		return false;
+	if (loop->memory.closed || !memory_has(&loop->memory, total)) {
 		loop->memory.closed = true;
 		return false;
 	}
+	slot->has_whole = true;
+	holder->n_whole++;
 	while (slot->at < end_of(slot) && !slot->error) {
 		uint64_t end = stretch(slot, &hole);
-		struct block block = memory_take_more(&loop->memory, &slot->conn->holder,
+		struct block block = memory_take_more(&loop->memory, holder,
 		                                      buffer_for(slot, end));
 
 		if (!add_piece(slot, end, block))
@@ -244,6 +251,13 @@ static bool resume_chunks(struct slot *slot)
 	return all;
 }
 
+/* One whose replies were evicted gets no more memory until it has taken them; and no whole reply
+ * overtakes what waits already, which may be a longer one. */
+static bool must_queue(const struct slot *slot)
+{
+	return slot->conn->n_evicted || (slot->whole && slot->conn->starved);
+}
+
 static void begin_reading(struct slot *slot)
 {
 	const struct device *dev = &export_of(slot)->device;
@@ -254,8 +268,7 @@ static void begin_reading(struct slot *slot)
 	slot->whole = undivided(slot) && !one_piece;
 	if (slot->whole)
 		resume = read_whole;
-	/* One whose replies were evicted gets no more memory until it has taken them. */
-	if (slot->conn->n_evicted || !resume(slot))
+	if (must_queue(slot) || !resume(slot))
 		conn_starve(slot, resume);
 }
 

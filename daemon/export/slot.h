@@ -76,6 +76,7 @@ struct slot {
 	const char *sentence;           /* static; for structured errors */
 	bool receiving;                 /* WRITE: more payload is to come */
 	bool whole;                     /* READ: one chunk or a simple reply */
+	bool has_whole;                 /* and its memory: counted in holder.n_whole */
 	bool starved;                   /* in its connection's list */
 	bool (*resume)(struct slot *slot);      /* what it wants memory for; true if it got it */
 	void (*step)(struct slot *slot);        /* of zeroing or discarding: see bulk.h */

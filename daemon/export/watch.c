@@ -62,7 +62,16 @@ static void try_again(struct conn *conn)
 	conn_unsettle(conn);
 }
 
-static void look_at(struct conn *conn)
+/* Whether somebody waits for memory that others hold, not for its own client to take replies. */
+static bool is_memory_short(const struct loop *loop)
+{
+	for (const struct conn *conn = loop->starved; conn; conn = conn->next_starved)
+		if (!conn->holder.over_share && (conn->reload || !conn->n_evicted))
+			return true;
+	return false;
+}
+
+static void look_at(struct conn *conn, bool short_of_memory)
 {
 	struct loop *loop = conn->loop;
 	int64_t idle = milliseconds_since(conn->send_op.in_flight ? &conn->taken : &conn->given);
@@ -76,9 +85,9 @@ static void look_at(struct conn *conn)
 	    milliseconds_since(loop->draining ? &loop->drain_began : &conn->retired_at) >
 	    CONN_DRAIN_SECONDS_ALL * 1000))
 		close_stalled(conn, conn->reason, "it shall leave, and does not get on");
-	else if (loop->starved && holds && idle > CONN_STALL_SECONDS * 1000)
+	else if (short_of_memory && holds && idle > CONN_STALL_SECONDS * 1000)
 		close_stalled(conn, REASON_STALLED, "no progress for 30 s while others wait for memory");
-	else if (loop->starved && idle > CONN_EVICT_MS)
+	else if (short_of_memory && idle > CONN_EVICT_MS)
 		conn_evict(conn);
 }
 
@@ -86,11 +95,11 @@ static void look_at(struct conn *conn)
 static bool look_around(struct loop *loop)
 {
 	struct conn *next;
-	bool lingers = false, warm;
+	bool short_of_memory = is_memory_short(loop), lingers = false, warm;
 
 	for (struct conn *conn = loop->conns; conn; conn = next) {
 		next = conn->next;
-		look_at(conn);
+		look_at(conn, short_of_memory);
 		try_again(conn);
 		lingers = lingers || conn->lingers;
 	}

@@ -309,6 +309,27 @@ TEST(a_holder_has_its_share_and_no_more)
 	}
 }
 
+TEST(a_holder_has_one_whole_reply_beyond_its_share_and_no_other)
+{
+	uint64_t share;
+
+	start();
+	memory.share = share = memory.shared_size / 4;
+	CHECK(memory_allows_whole(&memory, &holders[0], 3 * share));
+	CHECK(keep(memory_take_more(&memory, &holders[0], MEMORY_PIECE)));
+	CHECK(memory_allows_whole(&memory, &holders[0], 3 * share));    /* beside what is not whole */
+	holders[0].n_whole = 1;
+	CHECK(memory_allows_whole(&memory, &holders[0], share - MEMORY_PIECE));
+	CHECK(!holders[0].over_share);
+	CHECK(!memory_allows_whole(&memory, &holders[0], share - MEMORY_PIECE + 1));
+	CHECK(holders[0].over_share);
+	holders[0].n_whole = 0;
+	CHECK(memory_allows_whole(&memory, &holders[0], 3 * share));
+	while (n_blocks)
+		give(&holders[0], 0);
+	expect_all_back(&holders[0]);
+}
+
 TEST(whoever_holds_nothing_gets_one_block_though_the_share_is_smaller)
 {
 	struct block b;
