@@ -189,6 +189,7 @@ class Server:
     .folder      for the test's own use; goes away with the server
     .children()  {pid: program}
     .lossy       set to True by a test that kills children on purpose
+    .status      what it exits with at SIGTERM; set by a test whose flushes fail
     """
 
     def __init__(self, programs, arguments, unix=True, env=None):
@@ -200,6 +201,7 @@ class Server:
         self.socket = self.folder / "nbd"
         self.marker = f"NBD_EXPORT_TEST={uuid.uuid4()}"
         self.lossy = False
+        self.status = 0
         self.stopped = False
         self.child = None
         self.connections = contextlib.ExitStack()
@@ -310,7 +312,7 @@ class Server:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after SIGTERM\n{self.log()}") from None
         assert not complaints(self.log()), self.log()
-        assert status == 0, f"exit status {status} after SIGTERM\n{self.log()}"
+        assert status == self.status, f"exit status {status} after SIGTERM\n{self.log()}"
         left = processes_with(self.marker.encode())
         assert not left, f"processes were left behind: {left}"
         assert not self.socket.exists(), f"{self.socket} was left behind"

@@ -610,7 +610,7 @@ def test_a_flush_that_failed_is_remembered(serve, mounted, cleanup):
     folder = mounted("tmpfs", 8 * MIB)
     device = loop_attach(cleanup, fill(folder / "backing", 64 * MIB), direct=False)
     server = serve(device, direct="no")
-    server.lossy = True
+    server.lossy, server.status = True, 1
     client = server.client()
     client.write(0, b"early")
     client.flush()

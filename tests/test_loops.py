@@ -110,7 +110,7 @@ def test_of_two_who_flush_at_once_neither_is_told_that_lost_data_is_safe(
         folder.mkdir()
         path = cleanup.enter_context(FullDisk(folder))
         server = serve(path, direct="no", engine=engine, threads=threads)
-        server.lossy = True
+        server.lossy, server.status = True, 1
         clients = [server.client(), server.client()]
         for at in range(0, 16 * MIB, 2 * MIB):
             for k, client in enumerate(clients):
