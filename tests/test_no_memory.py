@@ -51,3 +51,14 @@ def test_a_receive_that_there_is_no_memory_for_is_tried_again(start, memory):  #
     memory.gone.unlink()
     client.write(0, b"x" * 4096)
     assert client.read(0, 4096) == b"x" * 4096
+
+
+def test_a_request_that_there_is_no_memory_for_does_not_hold_up_a_stop_for_ever(
+        start, memory, only_long):  # noqa: F811
+    export = start(env=memory.env)
+    client = client_over(connect(export).client()[0])
+    memory.gone.touch()
+    client.send_read(0, 4096)
+    memory.is_missed()
+    assert export.stop() == 0
+    assert client.closed()

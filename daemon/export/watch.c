@@ -21,10 +21,12 @@ static int64_t milliseconds_since(const struct timespec *then)
 	return (now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
 }
 
-/* Whether it is the client's turn: replies to take, or payload to go on with. */
+/* Whether it is the client's turn, replies to take or payload to go on with; or nobody's, as there
+ * is no memory to begin what it asked for. */
 static bool waits_for_client(const struct conn *conn)
 {
-	return conn->send_op.in_flight || (conn->recv_op.in_flight && conn->writing);
+	return conn->send_op.in_flight || (conn->recv_op.in_flight && conn->writing) ||
+	       (conn->pending && conn->n_slots == 0);
 }
 
 static void close_stalled(struct conn *conn, enum reason reason, const char *sentence)
