@@ -10,6 +10,7 @@ say anything: a Record is only a type and fields, and send() takes raw bytes as 
 import array
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -346,6 +347,11 @@ class ExportEnd(End):
         )
         named = [Record(CONTEXT, id=i, name=name) for i, name in enumerate(contexts)]
         return [offer, *named, Record(READY)]
+
+    def is_given_up(self):
+        """Whether the other end has closed it already; looks, and waits for nothing."""
+        return bool(select.select([self.sock], [], [], 0)[0]) and \
+            self.sock.recv(1, socket.MSG_PEEK) == b""
 
     def offer(self, **fields):
         for record in self.offer_records(**fields):
