@@ -79,7 +79,8 @@ def taken_over(machine, export):
         machine.write("/srv/taken-over.py", TAKEN_OVER)
         pid = machine.show(service_of(label), "MainPID")
         machine.run("mkdir", "-p", folder)
-        machine.run("sh", "-c", "printf '[Service]\\nType=oneshot\\nRestart=no\\nExecStart=\\n"
+        machine.run("sh", "-c", "printf '[Service]\\nType=oneshot\\nRestart=no\\nExecStop=\\n"
+                    "ExecStart=\\n"
                     f"ExecStart=python3 /srv/taken-over.py {pid} {label}\\n"
                     f"StandardOutput=truncate:/srv/results\\n' >{folder}/x.conf")
         machine.run("systemctl", "daemon-reload")
