@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is to be done some time after something in the event loop has made it necessary, and
- * once for all that happens until then: figures that are told, entries of the log that are made up for.
+ * What is to be done some time after something in the event loop has made it necessary, and once
+ * for all that happens until then: figures that are told, lost entries of the log that are owned to.
  */
 #pragma once
 

@@ -11,7 +11,8 @@
 
 /*
  * A non-blocking SOCK_SEQPACKET socket, connected to the one that listens at `path`: the caller's.
- * Done at once or not at all: -EAGAIN is a full queue, -ENOENT and -ECONNREFUSED that nobody listens.
+ * Done at once or not at all: -EAGAIN is a full queue, -ENOENT and -ECONNREFUSED that nobody
+ * listens.
  */
 int connect_records(const char *path, int *ret_fd);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Word of entries that were lost comes soon after the log is read again, also from a process that has
- * nothing else to say.
+ * Word of entries that were lost comes soon after the log is read again, also from a process that
+ * has nothing else to say.
  */
 #pragma once
 

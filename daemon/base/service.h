@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How a program starts that a service manager runs: sockets that are passed to it (sd_listen_fds(3)),
- * its event loop with what each one needs, signals.
+ * How a program starts that a service manager runs: sockets that are passed to it
+ * (sd_listen_fds(3)), its event loop with what each one needs, signals.
  */
 #pragma once
 

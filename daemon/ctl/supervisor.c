@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 
 #include "base/attr.h"
-#include "base/log-attach.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/service.h"
 #include "ctl/notify.h"
 #include "ctl/pending.h"
 
@@ -328,14 +328,10 @@ static int prepare_export(struct supervisor *s, struct served *e, struct failure
 static int prepare_loop(struct supervisor *s, struct failure *why)
 {
 	sd_event_source *source;
-	int r = sd_event_new(&s->event);
+	int r = service_new_event(&s->event, why);
 
-	if (r >= 0)
-		r = log_attach(s->event);
-	if (r < 0)
-		return fail(why, -r, "cannot make an event loop");
-	notify_attach(s->event);
-	r = notify_listen(s->runtime->notify, &s->notify, why);
+	if (r == 0)
+		r = notify_listen(s->runtime->notify, &s->notify, why);
 	if (r < 0)
 		return r;
 	r = sd_event_add_io(s->event, &source, s->notify, EPOLLIN, on_notify, s);
@@ -396,8 +392,8 @@ static void clear(struct supervisor *s)
 	free(s->socket_names);
 	close_fd(&s->notify);
 	s->patience = sd_event_source_disable_unref(s->patience);
-	notify_attach(NULL);
-	s->event = sd_event_unref(s->event);
+	service_end_event(s->event);
+	s->event = NULL;
 }
 
 static int start_exports(struct supervisor *s, struct failure *why)

@@ -275,8 +275,8 @@ void units_state(const struct units *u, const char *unit, char *ret, size_t size
 static bool is_stopping(sd_bus *bus)
 {
 	char *state = NULL;
-	bool is = sd_bus_get_property_string(bus, SYSTEMD, MANAGER_PATH, MANAGER, "SystemState", NULL,
-	                                     &state) >= 0 && strcmp(state, "stopping") == 0;
+	bool is = sd_bus_get_property_string(bus, SYSTEMD, MANAGER_PATH, MANAGER, "SystemState",
+	                                     NULL, &state) >= 0 && strcmp(state, "stopping") == 0;
 
 	free(state);
 	return is;

@@ -51,8 +51,8 @@ void units_text(const struct units *u, const char *unit, const char *interface,
  * cannot be told. */
 uint32_t units_restarts(const struct units *u, const char *unit);
 
-/* Whether the machine is being stopped, or started anew; false also when it cannot be told.  For root,
- * and without units_connect(). */
+/* Whether the machine is being stopped, or started anew; false also when it cannot be told.  For
+ * root, and without units_connect(). */
 bool units_machine_stops(void);
 
 /* All units of exports that systemd has loaded, active or not. */

@@ -114,7 +114,8 @@ static void print_end(const struct store_recovery *recovery, const struct device
 
 	format_size(recovery->over_reported, more, sizeof more);
 	if (!recovery->unclean)
-		(void) printf("left        clean%s\n", trace->machine_stopped ? ", as the machine stopped" : "");
+		(void) printf("left        clean%s\n",
+		              trace->machine_stopped ? ", as the machine stopped" : "");
 	else
 		(void) printf("left        uncleanly: %" PRIu32 " region%s will count as dirty, %s more "
 		              "than is known\n", recovery->n_armed, recovery->n_armed == 1 ? "" : "s",

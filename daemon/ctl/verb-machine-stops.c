@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nbdctl machine-stops: for an export's unit, which does not know why it is stopped.  An export that
- * is left as the machine stops can vouch for its device at the next start; one that was stopped
- * alone cannot, since others may have written until the machine stopped.
+ * nbdctl machine-stops: for an export's unit, which does not know why it is stopped.  An export
+ * that is left as the machine stops can vouch for its device at the next start; one that was
+ * stopped alone cannot, since others may have written until the machine stopped.
  */
 #include "ctl/verbs.h"
 

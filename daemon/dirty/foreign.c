@@ -13,14 +13,17 @@ static bool records(const struct bitmap_entry *entry)
 	return entry->follows || entry->watches;
 }
 
-static void word_foreign_writes(char ret[static BITMAP_REASON_MAX + 1], uint64_t sectors)
+/* `doubt`: NULL, or what cannot be known; what was counted says more. */
+static void word_reason(char ret[static BITMAP_REASON_MAX + 1], uint64_t sectors, const char *doubt)
 {
-	if (sectors == UINT64_MAX)
-		(void) snprintf(ret, BITMAP_REASON_MAX + 1, "something was written by others since it was "
-		                "left");
+	const size_t size = BITMAP_REASON_MAX + 1;
+
+	if (sectors > 0 && sectors < UINT64_MAX)
+		(void) snprintf(ret, size, "%" PRIu64 " sectors were written by others since it was left",
+		                sectors);
 	else
-		(void) snprintf(ret, BITMAP_REASON_MAX + 1, "%" PRIu64 " sectors were written by others since "
-		                "it was left", sectors);
+		(void) snprintf(ret, size, "%s", doubt ? doubt :
+		                "something was written by others since it was left");
 }
 
 static void make_gap(struct tracker *tracker, struct catalogue *draft, const char *reason,
@@ -34,12 +37,13 @@ static void make_gap(struct tracker *tracker, struct catalogue *draft, const cha
 			continue;
 		tracker_lose_bitmap(&draft->bitmaps[i], BITMAP_GAP, reason);
 		log_event(EVENT_BITMAP_GAP, &about, "bitmap %s: %s (%s): all of the device counts as "
-		          "changed, until it is cleared", about.bitmap, reason, tracker->settings.device);
+		          "changed, until it is cleared", about.bitmap, reason,
+		          tracker->settings.device);
 	}
 }
 
-void foreign_check(struct tracker *tracker, struct catalogue *draft,
-                                 const struct device_trace *now, bool unclean)
+void foreign_check(struct tracker *tracker, struct catalogue *draft, const struct device_trace *now,
+                   bool unclean)
 {
 	const struct device_trace *then = &draft->trace;
 	const char *doubt = unclean ? NULL : trace_doubt(then, now);
@@ -51,8 +55,6 @@ void foreign_check(struct tracker *tracker, struct catalogue *draft,
 	sectors = trace_compare(then, now);
 	if (sectors == 0 && !doubt)
 		return;
-	word_foreign_writes(reason, sectors);
-	if (doubt && (sectors == 0 || sectors == UINT64_MAX))
-		(void) snprintf(reason, sizeof reason, "%s", doubt);
+	word_reason(reason, sectors, doubt);
 	make_gap(tracker, draft, reason, sectors);
 }

@@ -11,8 +11,8 @@
 
 struct tracker;
 
-/* Compares the trace in `draft` with the one of `now`, and says in the journal what it finds.  `unclean`:
- * the last run did not leave; until its end it wrote itself, which the kernel has counted too, so that
- * only what is counted anew since a start of the machine tells anything. */
+/* Compares the trace in `draft` with the one of `now`, and says in the journal what it finds.
+ * `unclean`: the last run did not leave; until its end it wrote itself, which the kernel has counted,
+ * too, so that only what is counted anew since a start of the machine tells anything. */
 void foreign_check(struct tracker *tracker, struct catalogue *draft, const struct device_trace *now,
                    bool unclean);

@@ -135,9 +135,11 @@ const char *trace_doubt(const struct device_trace *then, const struct device_tra
 {
 	if (trace_is_of_other_boot(then, now))
 		return then->machine_stopped ? NULL :
-		       "what others wrote after it was left, before the machine started anew, is not known";
+		       "what others wrote after it was left, before the machine started anew, is not "
+		       "known";
 	if (then->known && now->known && !now->inode && then->disk_sequence != now->disk_sequence)
-		return "what others wrote after it was left, before the device was made anew, is not known";
+		return "what others wrote after it was left, before the device was made anew, is not "
+		       "known";
 	return NULL;
 }
 
